@@ -1,0 +1,75 @@
+"""Does this scene fit this model? What is missing is refused with both numbers and the option that resolves it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+from geoseg.errors import InputError
+from geoseg.models.card import ModelCard
+from geoseg.raster.normalize import Normalization
+
+log = logging.getLogger(__name__)
+GSD_SLACK = 1.02  # a nominal 0.2 m is rarely exactly 0.2 m
+
+
+def used_bands(card: ModelCard, available: Sequence[str]) -> tuple[str, ...]:
+    """The scene's bands that the network sees, in the card's order.
+
+    Raises:
+        InputError: a band is missing that is not optional.
+    """
+    missing = [band.name for band in card.bands if band.name not in available and not band.optional]
+    if missing:
+        example = ",".join(f"{band.name}={i}" for i, band in enumerate(card.bands, 1) if not band.optional)
+        raise InputError(
+            f"Model {card.name} needs band {', '.join(missing)}; the scene has {', '.join(available)}. "
+            f"Say which band is which, as in --bands {example}."
+        )
+    return tuple(band.name for band in card.bands if band.name in available)
+
+
+def normalization_for(
+    card: ModelCard, available: Sequence[str], dtype: str, *, scale: float | None = None, offset: float | None = None
+) -> Normalization:
+    """How the scene's stored numbers become what the network was trained on.
+
+    Args:
+        card: the model's.
+        available: band names of the scene.
+        dtype: of its pixels.
+        scale: of the scene, where it is known; the card's for that dtype otherwise.
+        offset: likewise.
+
+    Raises:
+        InputError: the card does not know the dtype and no scale is given.
+    """
+    if scale is None and dtype not in card.scales:
+        known = ", ".join(f"{name} x {factor:g}" for name, factor in card.scales.items())
+        raise InputError(
+            f"The scene's pixels are {dtype}; model {card.name} knows {known}. "
+            f"Give --scale S (and --offset O), so that pixel * S + O is in the same unit."
+        )
+    return Normalization(
+        scale=card.scales.get(dtype, 1.0) if scale is None else scale,
+        offset=offset or 0.0,
+        mean=tuple(band.mean for band in card.bands),
+        std=tuple(band.std for band in card.bands),
+        present=tuple(band.name in available for band in card.bands),
+    )
+
+
+def check_gsd(card: ModelCard, gsd_m: float | None) -> None:
+    """Refuse a resolution that the model was not made for; a scene without one is taken at the card's own.
+
+    Raises:
+        InputError: outside the card's range.
+    """
+    low, high = card.gsd_range_m
+    if gsd_m is None:
+        log.warning("The scene has no known resolution; %s assumes %g m. Say --gsd M if it differs.", card.name, card.gsd_m)
+    elif not low / GSD_SLACK <= gsd_m <= high * GSD_SLACK:
+        raise InputError(
+            f"The scene has pixels of {gsd_m:.3g} m; model {card.name} is good for {low:g} to {high:g} m. "
+            f"Give --resample to work at {card.gsd_m:g} m, or --gsd M if the scene's georeference is wrong."
+        )

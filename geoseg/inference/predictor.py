@@ -1,0 +1,108 @@
+"""Chips to logits: the only place that names a device or a precision."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from dataclasses import dataclass
+from threading import Lock
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from geoseg.errors import InputError
+from geoseg.models import Model
+
+DEVICES = ("auto", "cpu", "cuda")
+PRECISIONS = ("auto", "float32", "bfloat16")
+
+
+@dataclass(frozen=True, slots=True)
+class Backend:
+    """Where and how a network runs, resolved: never `auto`."""
+
+    device: str
+    precision: str
+
+    @classmethod
+    def resolve(cls, device: str = "auto", precision: str = "auto") -> Backend:
+        """The fastest of this machine that the request allows.
+
+        Raises:
+            InputError: an unknown value, or a device that is not there.
+        """
+        for what, value, known in (("Device", device, DEVICES), ("Precision", precision, PRECISIONS)):
+            if value not in known:
+                raise InputError(f"{what} {value!r} is unknown; use one of {', '.join(known)}.")
+        if device == "cuda" and not torch.cuda.is_available():
+            raise InputError("Device 'cuda' was asked for, and torch finds none here; use --device cpu or auto.")
+        device = device if device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
+        if precision == "auto":
+            precision = "bfloat16" if _bfloat16_is_native(device) else "float32"
+        return cls(device, precision)
+
+
+class Reduced(NamedTuple):
+    """What is kept of logits: channel (height, width) uint8, confidence (height, width) and probabilities (class, height, width) float32."""
+
+    channel: NDArray[np.uint8]
+    confidence: NDArray[np.float32]
+    probabilities: NDArray[np.float32] | None
+
+
+class Predictor:
+    """A network on a device. One chip at a time goes through it, whoever asks: reading and writing overlap instead.
+
+    Args:
+        model: the bundle.
+        backend: where it runs.
+    """
+
+    def __init__(self, model: Model, backend: Backend) -> None:
+        self.model, self.backend = model, backend
+        self._start()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"model": self.model, "backend": self.backend}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.model, self.backend = state["model"], state["backend"]
+        self._start()
+
+    def _start(self) -> None:
+        self._lock = Lock()
+        self._network = self.model.network.to(self.backend.device, memory_format=torch.channels_last).eval()
+
+    def logits(self, chip: NDArray[np.float32]) -> Tensor:
+        """Logits (class, height, width) float32, on the device, of a normalized chip (band, height, width)."""
+        batch = torch.from_numpy(chip)[None].to(self.backend.device, memory_format=torch.channels_last)
+        low = self.backend.precision == "bfloat16"
+        context = torch.autocast(self.backend.device, torch.bfloat16) if low else nullcontext()
+        with self._lock, torch.inference_mode(), context:
+            logits: Tensor = self._network(batch)[0].float()
+        return logits
+
+    def reduce(self, logits: Tensor, *, probabilities: bool = False) -> Reduced:
+        """The likeliest channel, its probability, and all probabilities if asked.
+
+        Args:
+            logits: (class, height, width), any device.
+            probabilities: whether to keep them all.
+        """
+        with torch.inference_mode():
+            spread = logits.softmax(0)
+            confidence, channel = spread.max(0)
+            return Reduced(
+                channel.to(torch.uint8).cpu().numpy(),
+                confidence.cpu().numpy(),
+                spread.cpu().numpy() if probabilities else None,
+            )
+
+
+def _bfloat16_is_native(device: str) -> bool:
+    if device == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    checks = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    return any(getattr(torch.cpu, name, lambda: False)() for name in checks)

@@ -1,0 +1,199 @@
+"""A model bundle: a folder with `card.json` and `weights.safetensors`, or one safetensors file that holds its card."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from pydantic import ValidationError
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from geoseg.errors import InputError
+from geoseg.models.architectures import build_network
+from geoseg.models.card import ModelCard
+
+CARD, WEIGHTS, CARD_KEY = "card.json", "weights.safetensors", "geoseg_card"
+ZOO = Path(__file__).parent / "zoo"
+MAX_CARD_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class Model:
+    """A network and its card.
+
+    Attributes:
+        network: torch module in evaluation mode: chips (chip, band, height, width) to logits (chip, class, height, width).
+        card: what it was made from and for.
+    """
+
+    network: nn.Module
+    card: ModelCard
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 over what decides the answer: the card without prose and scores, and the weights."""
+        told = self.card.model_dump(mode="json", exclude={"description", "scores", "limitations", "training_data"})
+        told["weights_sha256"] = weights_digest(self.network.state_dict())
+        return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+
+
+def load_model(source: str | os.PathLike[str] | Model) -> Model:
+    """Load a bundle that ships, one of the user's folder, or one at a path.
+
+    Args:
+        source: a name that `list_models` knows, a folder, a `.safetensors` file, or a loaded model.
+
+    Raises:
+        InputError: there is no such model, its card is not valid, or its weights do not fit the card.
+    """
+    if isinstance(source, Model):
+        return source
+    return _load_path(find_model(source))
+
+
+def find_model(source: str | os.PathLike[str]) -> Path:
+    """The folder or file of a bundle, by name or path.
+
+    Raises:
+        InputError: there is none.
+    """
+    known = list_models()
+    if str(source) in known:
+        return known[str(source)]
+    path = Path(source)
+    if (path / CARD).is_file() or (path.is_file() and path.suffix == ".safetensors"):
+        return path
+    if path.exists():
+        raise InputError(f"{path} is no model: expected a folder with {CARD} and {WEIGHTS}, or a .safetensors file.")
+    raise InputError(f"Model {str(source)!r} is unknown; give a path to a bundle or one of {', '.join(known)}.")
+
+
+def list_models() -> dict[str, Path]:
+    """Bundles by name: those that ship, and those in the user's folder (GEOSEG_MODELS, else ~/.local/share/geoseg/models)."""
+    found: dict[str, Path] = {}
+    for folder in (user_models(), ZOO):
+        if folder.is_dir():
+            found |= {p.parent.name: p.parent for p in sorted(folder.glob(f"*/{CARD}"))}
+    return found
+
+
+def user_models() -> Path:
+    return Path(os.environ.get("GEOSEG_MODELS") or Path.home() / ".local" / "share" / "geoseg" / "models")
+
+
+def load_card(path: Path) -> ModelCard:
+    """The card of a bundle, without its weights.
+
+    Raises:
+        InputError: it is missing or not valid.
+    """
+    if path.is_dir():
+        where = path / CARD
+        if where.stat().st_size > MAX_CARD_BYTES:
+            raise InputError(f"{where} has {where.stat().st_size} bytes; a card has at most {MAX_CARD_BYTES}.")
+        text = where.read_text(encoding="utf-8")
+    else:
+        where = path
+        text = _metadata(path).get(CARD_KEY, "")
+        if not text:
+            raise InputError(f"{path} holds weights but no card; save it with geoseg.save_model.")
+    try:
+        return ModelCard.model_validate_json(text)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"]) or "card"
+        raise InputError(f"The model card {where} is not valid: {field}: {first['msg']}.") from error
+
+
+def save_model(model: Model, path: str | os.PathLike[str], *, half: bool = True) -> None:
+    """Write a bundle: a folder, or one file where the path ends in `.safetensors`.
+
+    Args:
+        model: what to write.
+        path: where; a folder is made.
+        half: store weights as float16.
+    """
+    path = Path(path)
+    state = {k: _stored(v, half) for k, v in model.network.state_dict().items() if not k.endswith("num_batches_tracked")}
+    card = model.card.model_copy(update={"weights_sha256": weights_digest(state) if state else None})
+    text = card.model_dump_json(indent=1, exclude_none=True) + "\n"
+    if path.suffix == ".safetensors":
+        save_file(state, path, metadata={CARD_KEY: text})
+        return
+    path.mkdir(parents=True, exist_ok=True)
+    if state:
+        save_file(state, path / WEIGHTS)
+    (path / CARD).write_text(text, encoding="utf-8")
+
+
+def weights_digest(state: Mapping[str, Tensor]) -> str:
+    """SHA-256 over names, shapes and float32 values, in the order of names; the same for a half-precision copy."""
+    digest = hashlib.sha256()
+    for name in sorted(state):
+        if not name.endswith("num_batches_tracked"):
+            tensor = state[name].detach().cpu().float().contiguous()
+            digest.update(f"{name}{tuple(tensor.shape)}".encode())
+            digest.update(tensor.numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _load_path(path: Path) -> Model:
+    card = load_card(path)
+    network = build_network(
+        card.architecture.name, bands=len(card.bands), classes=len(card.legend.classes), args=card.architecture.args
+    )
+    stride = getattr(network, "output_stride", card.output_stride)
+    if stride != card.output_stride:
+        raise InputError(f"The card of {path} says output_stride {card.output_stride}, its network has {stride}.")
+    if card.weights_sha256 is not None:
+        _load_weights(network, card, path / WEIGHTS if path.is_dir() else path)
+    elif any(True for _ in network.parameters()):
+        raise InputError(f"The card of {path} names no weights_sha256, but {card.architecture.name} has weights.")
+    return Model(network.eval(), card)
+
+
+def _load_weights(network: nn.Module, card: ModelCard, file: Path) -> None:
+    if not file.is_file():
+        raise InputError(f"The card names weights, but {file} is missing; copy it beside the card.")
+    given = _tensors(file)
+    wanted = {k: v for k, v in network.state_dict().items() if not k.endswith("num_batches_tracked")}
+    for name in sorted(wanted.keys() ^ given.keys()):
+        side = "the weights lack" if name in wanted else "the weights have, and the network has not,"
+        raise InputError(f"{file} does not fit {card.architecture.name}: {side} {name!r}.")
+    for name, tensor in wanted.items():
+        if tensor.shape != given[name].shape:
+            shapes = f"{tuple(given[name].shape)} in the file, {tuple(tensor.shape)} in the network"
+            raise InputError(f"{file} does not fit {card.architecture.name}: {name!r} is {shapes}.")
+    found = weights_digest(given)
+    if found != card.weights_sha256:
+        raise InputError(f"{file} has digest {found[:12]}, its card says {str(card.weights_sha256)[:12]}: not the same model.")
+    network.load_state_dict(given, strict=False)
+
+
+def _tensors(file: Path) -> dict[str, Tensor]:
+    try:
+        with safe_open(file, framework="pt") as opened:
+            return {name: opened.get_tensor(name).float() for name in opened.keys()}  # noqa: SIM118 (no mapping)
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"{file} is no safetensors file ({error}); pickled checkpoints are not read.") from error
+
+
+def _metadata(file: Path) -> dict[str, str]:
+    try:
+        with safe_open(file, framework="pt") as opened:
+            return dict(opened.metadata() or {})
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"{file} is no safetensors file ({error}); pickled checkpoints are not read.") from error
+
+
+def _stored(tensor: Tensor, half: bool) -> Tensor:
+    tensor = tensor.detach().cpu()
+    return (tensor.half() if half and tensor.is_floating_point() else tensor).contiguous()

@@ -1,0 +1,107 @@
+"""ModelCard: everything that inference would otherwise have to guess."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from geoseg.legend import Legend
+
+Positive = Annotated[float, Field(gt=0)]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.\-]{0,63}$")]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Architecture(_Strict):
+    """An entry of `geoseg.models.ARCHITECTURES` and its arguments."""
+
+    name: Name
+    args: dict[str, int | float | str | bool | list[int]] = {}
+
+
+class CardBand(_Strict):
+    """One input band by its common name, and the statistics of its scaled values.
+
+    Attributes:
+        name: common name, as in the STAC EO extension.
+        mean: of the training scenes; what an invalid pixel becomes.
+        std: of the training scenes.
+        optional: may be missing; the network then sees NaN.
+    """
+
+    name: Name
+    mean: float = 0.0
+    std: Positive = 1.0
+    optional: bool = False
+
+
+class TrainingData(_Strict):
+    """Where the training data come from, and under which terms."""
+
+    name: str
+    license: str
+    attribution: str
+
+
+class ModelCard(_Strict):
+    """What a bundle says of itself.
+
+    Attributes:
+        scales: for each dtype that scenes may have, the factor from stored number to what the statistics are of.
+        gsd_m: the ground sample distance that it was made for, in metres; assumed where a scene has no CRS.
+        gsd_range_m: smallest and largest ground sample distance it is good for.
+        output_stride: chip origins and sizes are multiples of it.
+        receptive_field_px: how far the farthest input pixel lies that an output pixel depends on.
+        halo_px: the smallest halo that changes at most 0.1 % of pixels on real scenes.
+        ramp_px: width of the feather between chips; 0 crops.
+        position_independent: whether the answer does not depend on where in a chip a pixel lies, given enough halo.
+        scores: IoU by class, by place not trained on.
+        limitations: where it fails.
+        weights_sha256: of the weights file; None for a network without weights.
+    """
+
+    format: Literal["geoseg-model/1"] = "geoseg-model/1"
+    name: Name
+    version: str
+    description: str
+    license: str
+    architecture: Architecture
+    scales: Annotated[dict[str, Positive], Field(min_length=1)]
+    bands: Annotated[tuple[CardBand, ...], Field(min_length=1)]
+    legend: Legend
+    gsd_m: Positive
+    gsd_range_m: tuple[Positive, Positive]
+    output_stride: Annotated[int, Field(ge=1, le=1024)]
+    receptive_field_px: Annotated[int, Field(ge=0, le=4096)]
+    halo_px: Annotated[int, Field(ge=0, le=4096)]
+    chip_px: Annotated[int, Field(ge=1, le=16384)] = 1024
+    ramp_px: Annotated[int, Field(ge=0, le=4096)] = 0
+    position_independent: bool
+    training_data: tuple[TrainingData, ...] = ()
+    scores: dict[str, dict[str, float]] = {}
+    limitations: str = ""
+    weights_sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        low, high = self.gsd_range_m
+        if not low <= self.gsd_m <= high:
+            raise ValueError(f"gsd_m {self.gsd_m} lies outside gsd_range_m {low} to {high}")
+        for field in ("halo_px", "chip_px"):
+            if getattr(self, field) % self.output_stride:
+                raise ValueError(f"{field} {getattr(self, field)} is not a multiple of output_stride {self.output_stride}")
+        if self.chip_px <= 2 * self.halo_px:
+            raise ValueError(f"chip_px {self.chip_px} leaves no core between two halos of {self.halo_px}")
+        names = [band.name for band in self.bands]
+        if len(set(names)) != len(names):
+            raise ValueError(f"bands {names} name one band twice")
+        return self
+
+    @property
+    def exact_halo_px(self) -> int:
+        """The receptive field, rounded up to the output stride."""
+        return -(-self.receptive_field_px // self.output_stride) * self.output_stride

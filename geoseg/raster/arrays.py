@@ -1,0 +1,135 @@
+"""A DataArray from elsewhere (rioxarray, odc-stac, Zarr, netCDF) in the form that open_scene gives."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import dask.array as da
+import numpy as np
+import xarray as xr
+from odc.geo.geobox import GeoBox
+from rasterio.crs import CRS
+
+from geoseg.errors import InputError
+from geoseg.raster.bands import band_names
+from geoseg.raster.files import look_at
+from geoseg.raster.ground import ground_sample_distance
+from geoseg.raster.lazy import spatial_coords
+from geoseg.raster.reader import SceneOptions
+
+_SPATIAL = (("y", "x"), ("latitude", "longitude"), ("lat", "lon"), ("northing", "easting"))
+_HINT = "Give a DataArray with dimensions (band, y, x) or (y, x), for example rioxarray.open_rasterio(...)."
+
+
+def normalized(scene: xr.DataArray, options: SceneOptions) -> xr.DataArray:
+    """`scene` as (band, y, x) with names, geobox and `valid`, lazily.
+
+    Raises:
+        InputError: its dimensions, dtype or coordinates are not those of a scene.
+    """
+    flat = _to_band_y_x(scene)
+    if flat.dtype.kind not in "uif":
+        raise InputError(f"The DataArray has dtype {flat.dtype}; a scene has integers or real numbers.")
+    geobox = _geobox(flat)
+    names = _band_names(scene, flat, options)
+    result = xr.DataArray(
+        flat.data,
+        dims=("band", "y", "x"),
+        coords={"band": ("band", names), **spatial_coords(geobox)},
+        name=scene.name or "scene",
+        attrs=_attrs(scene, geobox, options),
+    )
+    valid = _valid(scene, flat, geobox, options, result.attrs.get("_FillValue"))
+    return result if valid is None else result.assign_coords(valid=(("y", "x"), valid))
+
+
+def _to_band_y_x(scene: xr.DataArray) -> xr.DataArray:
+    pair = next((pair for pair in _SPATIAL if set(pair) <= set(scene.dims)), None)
+    if pair is None:
+        raise InputError(f"The DataArray has dimensions {_listed(scene)}, none of them y and x. {_HINT}")
+    others = [dim for dim in scene.dims if dim not in pair and not (dim != "band" and scene.sizes[dim] == 1)]
+    if len(others) > 1 or 0 in scene.shape:
+        raise InputError(f"The DataArray has dimensions {_listed(scene)}; a scene is one date. {_HINT}")
+    if others and others[0] == "time":
+        raise InputError(f"The DataArray has {scene.sizes['time']} dates; choose one with scene.isel(time=0).")
+    flat = scene.squeeze([dim for dim in scene.dims if dim not in pair and dim not in others], drop=True)
+    flat = flat if others else flat.expand_dims("band")
+    return flat.transpose(others[0] if others else "band", *pair)
+
+
+def _listed(scene: xr.DataArray) -> str:
+    return "(" + ", ".join(f"{dim}: {size}" for dim, size in scene.sizes.items()) + ")"
+
+
+def _geobox(flat: xr.DataArray) -> GeoBox:
+    import odc.geo.xr  # noqa: F401  (registers .odc)
+
+    geobox = flat.odc.geobox
+    if not isinstance(geobox, GeoBox):
+        raise InputError(
+            "The DataArray has no evenly spaced y and x coordinates, so that its place is unknown. "
+            "Assign coordinates, for example odc.geo.xr.assign_crs(...) or rioxarray's rio.write_transform(...)."
+        )
+    return geobox
+
+
+def _band_names(scene: xr.DataArray, flat: xr.DataArray, options: SceneOptions) -> list[str]:
+    dim = flat.dims[0]
+    described: list[str | None] = [None] * flat.shape[0]
+    if dim in flat.coords and flat[dim].dtype.kind in "UO":
+        described = [str(name) for name in flat[dim].values]
+    elif isinstance(long_name := scene.attrs.get("long_name"), list | tuple) and len(long_name) == flat.shape[0]:
+        described = [str(name) for name in long_name]
+    names = list(band_names(described, ["undefined"] * flat.shape[0]))
+    for name, value in (options.bands or {}).items():
+        if not str(value).isdigit() or not 1 <= int(value) <= len(names):
+            raise InputError(f"For a DataArray, bands are numbers from 1 to {len(names)}, not {name}={value}.")
+        names = [f"band_{number}" if old == name else old for number, old in enumerate(names, start=1)]
+        names[int(value) - 1] = name
+    return names
+
+
+def _attrs(scene: xr.DataArray, geobox: GeoBox, options: SceneOptions) -> dict[str, Any]:
+    crs = CRS.from_wkt(geobox.crs.to_wkt()) if geobox.crs is not None else None
+    shape = int(geobox.shape[0]), int(geobox.shape[1])
+    stated = {"gsd_m": options.gsd_m, "scale": options.scale, "offset": options.offset, "_FillValue": options.nodata}
+    found = {
+        "gsd_m": scene.attrs.get("gsd_m", ground_sample_distance(shape, geobox.affine, crs)),
+        "scale": scene.attrs.get("scale", scene.attrs.get("scale_factor")),
+        "offset": scene.attrs.get("offset", scene.attrs.get("add_offset")),
+        "_FillValue": scene.attrs.get("_FillValue", scene.encoding.get("_FillValue", scene.attrs.get("nodata"))),
+    }
+    merged = {name: stated[name] if stated[name] is not None else found[name] for name in stated}
+    return {name: value for name, value in merged.items() if value is not None}
+
+
+def _valid(scene: xr.DataArray, flat: xr.DataArray, geobox: GeoBox, options: SceneOptions, nodata: Any) -> Any:
+    """What is measured, (y, x), lazy where the scene is; None = everything."""
+    parts: list[Any] = []
+    if flat.dtype.kind == "f":
+        parts.append(np.isfinite(flat.data).all(axis=0))
+    if nodata is not None and np.isfinite(nodata):
+        parts.append((flat.data != nodata).all(axis=0))
+    if "valid" in scene.coords and scene.coords["valid"].shape == flat.shape[1:]:
+        parts.append(scene.coords["valid"].data)
+    if options.valid_mask is not None:
+        parts.append(_mask(options.valid_mask, flat))
+    if not parts:
+        return None
+    together = parts[0]
+    for part in parts[1:]:
+        together = together & part
+    return together
+
+
+def _mask(path: str, flat: xr.DataArray) -> Any:
+    from geoseg.raster.scene import open_scene
+
+    mask = look_at(path)
+    if mask.shape != flat.shape[1:] or len(mask.bands) != 1:
+        raise InputError(
+            f"The valid mask {mask.path} has {mask.shape[0]} rows x {mask.shape[1]} columns and {len(mask.bands)} bands, "
+            f"the scene has {flat.shape[1]} x {flat.shape[2]}. Give a mask of one band on the scene's grid."
+        )
+    stored = open_scene(path).data[0] != 0
+    return stored.rechunk(flat.data.chunks[1:]) if isinstance(flat.data, da.Array) else stored

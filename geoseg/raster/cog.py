@@ -1,0 +1,162 @@
+"""From staged blocks to a cloud-optimized GeoTIFF, which appears whole or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import xml.etree.ElementTree as ET
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import rasterio
+import rasterio.shutil
+from rasterio.errors import RasterioError
+
+from geoseg.errors import GeosegError
+from geoseg.legend import Legend
+from geoseg.raster.disk import disk_error, disk_errors, publish_bytes, publish_file
+from geoseg.raster.georeference import Georef, ignore_not_georeferenced
+from geoseg.raster.staging import Staging
+from geoseg.raster.vrt import Bands, write_mosaic
+
+_RUN_DOMAIN = "GEOSEG_RUN"
+_SAMPLE = 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """One output file.
+
+    Attributes:
+        name: name of the layer in the staging folder: "landcover", "confidence" or "probabilities".
+        path: where the file goes.
+        bands: a description for each band.
+        legend: class names and colours of a class map; None for measurements.
+        scale: real value of a pixel value of 1; None for class ids.
+        tags: what the file says of its making; no time, path, worker or block count, which would differ between
+            equal runs.
+    """
+
+    name: str
+    path: Path
+    bands: tuple[str, ...]
+    legend: Legend | None = None
+    scale: float | None = None
+    tags: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def overview_resampling(self) -> str:
+        """Classes are counted, measurements averaged; both leave nodata out."""
+        return "AVERAGE" if self.legend is None else "MODE"
+
+    @property
+    def all_tags(self) -> dict[str, str]:
+        legend = {} if self.legend is None else {"GEOSEG_LEGEND": self.legend.to_json()}
+        return {**self.tags, "GEOSEG_LAYER": self.name, **legend}
+
+
+def write_cog(staging: Staging, layer: Layer, georef: Georef, *, threads: int = 1) -> None:
+    """Copy the staged blocks of one layer into a COG and put it in its place.
+
+    The bytes depend on pixels, georeference and tags only: not on how the scene was cut in blocks, nor on `threads`.
+
+    Args:
+        staging: the run; all its blocks must be finished.
+        layer: what to write, and where.
+        georef: the scene's; nothing is invented where it is unknown.
+        threads: compression threads.
+
+    Raises:
+        GeosegError: a block is missing, or the file could not be written; finished blocks are kept.
+    """
+    staging.check_complete()
+    doing = f"writing {layer.path.name}"
+    with disk_errors(doing, layer.path.parent), staging.work_folder(layer.path) as folder:
+        bands = Bands(layer.bands, layer.legend, layer.scale)
+        mosaic = write_mosaic(staging, layer.name, bands, georef=georef, tags=layer.all_tags, folder=folder)
+        cog = folder / "cog.tif"
+        try:
+            _copy(mosaic, cog, layer, threads)
+            _check_copy(cog, layer, georef)
+        except RasterioError as error:
+            raise disk_error(doing, layer.path.parent, error) from error
+        _publish(cog, layer.path, staging.digest)
+
+
+def is_current(path: Path, digest: str) -> bool:
+    """True where `path` is the finished output of the run with this digest (see `Staging.digest`)."""
+    sidecar = _sidecar(path)
+    if not (path.is_file() and sidecar.is_file()):
+        return False
+    try:
+        domain = ET.fromstring(sidecar.read_bytes()).find(f"Metadata[@domain='{_RUN_DOMAIN}']")
+    except ET.ParseError:
+        return False
+    found = {} if domain is None else {item.get("key"): item.text for item in domain}
+    return found == {"DIGEST": digest, "TIFF": _fingerprint(path)}
+
+
+def _copy(mosaic: Path, cog: Path, layer: Layer, threads: int) -> None:
+    with rasterio.Env(), ignore_not_georeferenced():
+        rasterio.shutil.copy(
+            mosaic,
+            cog,
+            driver="COG",
+            COMPRESS="DEFLATE",
+            PREDICTOR="NO",
+            BLOCKSIZE=512,
+            BIGTIFF="IF_SAFER",
+            OVERVIEW_RESAMPLING=layer.overview_resampling,
+            NUM_THREADS=threads,
+        )
+
+
+def _check_copy(cog: Path, layer: Layer, georef: Georef) -> None:
+    """Read back what GDAL may lose without a word: the last tile, the georeference, the tags."""
+    with ignore_not_georeferenced(), rasterio.open(cog) as raster:
+        _, last = max(raster.block_windows(1), key=lambda item: item[0])
+        raster.read(window=last)
+        found = (raster.shape, raster.count, raster.transform, raster.crs)
+        tags = raster.tags()
+    expected = (georef.shape, len(layer.bands), georef.transform, georef.crs)
+    for name, before, after in zip(("shape", "band count", "transform", "CRS"), expected, found, strict=True):
+        if before != after:
+            raise GeosegError(f"The {name} of {layer.path} would be {after!r}, not {before!r} as the scene has it.")
+    lost = sorted(key for key, value in layer.all_tags.items() if tags.get(key) != value)
+    if lost:
+        raise GeosegError(f"The tags {', '.join(lost)} of {layer.path} could not be stored.")
+
+
+def _publish(cog: Path, path: Path, digest: str) -> None:
+    """Sidecar first, TIFF last; leftovers of an older file of that name would be taken for the new one's."""
+    publish_bytes(_sidecar(path), _sidecar_xml(cog, digest))
+    for suffix in (".ovr", ".msk"):
+        path.with_name(path.name + suffix).unlink(missing_ok=True)
+    publish_file(cog, path)
+
+
+def _sidecar_xml(cog: Path, digest: str) -> bytes:
+    """GDAL's sidecar of the copy (class names), and the run that it belongs to."""
+    sidecar = _sidecar(cog)
+    root = ET.fromstring(sidecar.read_bytes()) if sidecar.exists() else ET.Element("PAMDataset")
+    domain = ET.Element("Metadata", domain=_RUN_DOMAIN)
+    for key, value in (("DIGEST", digest), ("TIFF", _fingerprint(cog))):
+        ET.SubElement(domain, "MDI", key=key).text = value
+    root.insert(0, domain)
+    ET.indent(root)
+    return ET.tostring(root, encoding="unicode").encode() + b"\n"
+
+
+def _fingerprint(path: Path) -> str:
+    """sha256 of size, first and last MiB: header, tags and tile sizes are at the start of a COG."""
+    size = path.stat().st_size
+    digest = hashlib.sha256(str(size).encode())
+    with path.open("rb") as file:
+        digest.update(file.read(_SAMPLE))
+        file.seek(max(0, size - _SAMPLE))
+        digest.update(file.read(_SAMPLE))
+    return digest.hexdigest()
+
+
+def _sidecar(path: Path) -> Path:
+    return path.with_name(path.name + ".aux.xml")

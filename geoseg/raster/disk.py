@@ -1,0 +1,213 @@
+"""Files that appear whole or not at all: checks before a run, durable publishing, kernel locks."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import shutil
+import tempfile
+import uuid
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from geoseg.errors import GeosegError, InputError
+
+TIFF_SUFFIXES = (".tif", ".tiff")
+PARTIAL_SUFFIX = ".geoseg-partial"
+_DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_FREE_FLOOR = 16 * 2**20  # with less than this left, a write that failed is put down to a full disk
+
+
+def partial_folder(output: Path) -> Path:
+    """The folder beside `output` that holds its unfinished work."""
+    return output.with_name(output.name + PARTIAL_SUFFIX)
+
+
+def check_output(
+    path: Path, *, overwrite: bool, inputs: Iterable[str | Path] = (), suffixes: tuple[str, ...] = TIFF_SUFFIXES
+) -> None:
+    """Refuse an output that could not be written, or that would destroy what it is made from.
+
+    Args:
+        path: the output.
+        overwrite: an existing output may be replaced.
+        inputs: every file that the run reads or else writes; names that are no local files are passed over.
+        suffixes: the file name endings that this output may have.
+
+    Raises:
+        InputError: with the reason and the remedy.
+    """
+    if path.suffix.lower() not in suffixes:
+        raise InputError(f"The output {path} must end in {' or '.join(suffixes)}, not in {path.suffix or 'nothing'!r}.")
+    if path.is_dir():
+        raise InputError(f"The output {path} is a folder; give the name of a file in it.")
+    if not path.parent.is_dir():
+        raise InputError(f"The output folder {path.parent} does not exist; create it first (mkdir -p {path.parent}).")
+    for other in inputs:
+        if _same_file(path, Path(other)):
+            raise InputError(f"The output {path} is the same file as {other}, which this run needs; give another name.")
+    if not overwrite and os.path.lexists(path):
+        raise InputError(f"The output {path} exists; give --overwrite to replace it, or another name.")
+    _check_writable(path)
+
+
+def check_disk_space(path: Path, *, raster_bytes: int) -> None:
+    """Refuse a run whose staged blocks and output would not fit on the disk of `path`.
+
+    Class maps and confidences deflate to about half in noisy scenes, and to far less in others. Staged blocks, the
+    COG and its overviews (twice a third, once as a temporary file) then take 4/3 of the plain size.
+
+    Args:
+        path: the output; blocks that an earlier run staged beside it count as written already.
+        raster_bytes: plain size of all layers written to that disk: rows x columns x bands.
+
+    Raises:
+        InputError: with what is needed and what is free.
+    """
+    needed = raster_bytes * 4 // 3 - _size_of(partial_folder(path))
+    free = shutil.disk_usage(path.parent).free
+    if needed > free:
+        raise InputError(
+            f"Writing {path} needs about {_gigabytes(needed)} for staged blocks and the output, and {path.parent} has "
+            f"{_gigabytes(free)} free; free some space, or write to another disk."
+        )
+
+
+@contextmanager
+def disk_errors(doing: str, folder: Path) -> Iterator[None]:
+    """Turn the operating system's refusals inside the block into a GeosegError that says how to go on."""
+    try:
+        yield
+    except OSError as error:
+        raise disk_error(doing, folder, error) from error
+
+
+def disk_error(doing: str, folder: Path, cause: Exception) -> GeosegError:
+    """The error to raise where `cause` stopped us from writing below `folder`."""
+    free = shutil.disk_usage(folder).free if folder.is_dir() else 0
+    full = isinstance(cause, OSError) and cause.errno in _DISK_FULL
+    if full or (folder.is_dir() and free < _FREE_FLOOR):
+        return GeosegError(
+            f"The disk of {folder} is full ({_gigabytes(free)} free) while {doing}. Finished blocks are kept: "
+            "free some space and run the same command again to go on."
+        )
+    return GeosegError(
+        f"Could not write in {folder} while {doing}: {cause}. Finished blocks are kept: "
+        "run the same command again to go on."
+    )
+
+
+def publish_bytes(path: Path, content: bytes) -> None:
+    """Write a file so that a reader, a crash or a power cut finds all of it or none."""
+    temporary = path.with_name(f".{uuid.uuid4().hex}.tmp")
+    try:
+        with temporary.open("xb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    sync(path.parent)
+
+
+def publish_file(temporary: Path, path: Path) -> None:
+    """Move a finished file to its place on the same file system, durably."""
+    sync(temporary)
+    temporary.replace(path)
+    sync(path.parent)
+
+
+def sync(path: Path) -> None:
+    """Flush a file or a folder to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def make_folder(path: Path) -> None:
+    """Create one folder durably; its parent must exist."""
+    try:
+        path.mkdir()
+    except FileExistsError:
+        return
+    sync(path.parent)
+
+
+@contextmanager
+def locked_folder(folder: Path) -> Iterator[None]:
+    """Hold a folder for this process; it is created where missing, and goes again where it is left empty.
+
+    The lock is the kernel's: it ends with the process, however that ends.
+
+    Raises:
+        InputError: another process holds it, or a file has its name.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder} is in the way: geoseg keeps unfinished work in a folder of that name; move it.")
+    with disk_errors("locking the output", folder.parent):
+        descriptor = _lock(folder)
+    try:
+        yield
+    finally:
+        if folder.is_dir() and {entry.name for entry in folder.iterdir()} == {"lock"}:
+            remove(folder)
+        os.close(descriptor)
+
+
+def remove(path: Path) -> None:
+    """Delete a file or a folder, if there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _lock(folder: Path) -> int:
+    lock = folder / "lock"
+    while True:
+        folder.mkdir(exist_ok=True)
+        try:
+            descriptor = os.open(lock, os.O_RDWR | os.O_CREAT, 0o666)
+        except FileNotFoundError:  # its last holder just removed the folder
+            continue
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+            output = folder.name.removesuffix(PARTIAL_SUFFIX)
+            raise InputError(
+                f"Another run is writing {folder.with_name(output)}; wait for it, or give another output."
+            ) from None
+        if lock.exists() and os.path.samestat(os.fstat(descriptor), lock.stat()):
+            return descriptor
+        os.close(descriptor)  # it was removed by its last holder after we opened it: take the new one
+
+
+def _same_file(path: Path, other: Path) -> bool:
+    if path.exists() and other.exists():
+        return path.samefile(other)
+    return path.resolve() == other.resolve()
+
+
+def _check_writable(path: Path) -> None:
+    """Try it: permissions say little to root, on network drives and on read-only mounts."""
+    try:
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".geoseg-", suffix=".tmp"):
+            pass
+    except OSError as error:
+        reason = os.strerror(error.errno or 0).lower()
+        raise InputError(f"The output folder {path.parent} cannot be written ({reason}); choose another.") from None
+
+
+def _size_of(folder: Path) -> int:
+    return sum(f.stat().st_size for f in folder.rglob("*") if f.is_file()) if folder.is_dir() else 0
+
+
+def _gigabytes(size: int) -> str:
+    return f"{size / 1e9:.1f} GB" if size >= 5e7 else f"{size / 1e9:.4f} GB"

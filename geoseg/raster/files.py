@@ -1,0 +1,206 @@
+"""What GDAL says of one file, and a plain word for each way in which it may be unusable."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from affine import Affine
+from rasterio.crs import CRS
+from rasterio.enums import MaskFlags
+from rasterio.errors import RasterioError
+from rasterio.io import DatasetReader
+
+from geoseg.errors import InputError
+from geoseg.raster.handles import dataset, gdal_message, is_local_file, is_remote
+from geoseg.raster.tiff import Extent, stored_extent
+
+_GDAL_NAME = re.compile(
+    r"^(/vsi|<|[A-Z][A-Z0-9_]+:|\w+(\+\w+)*://)"
+)  # read by GDAL without being a file: NETCDF:..., URLs
+
+
+@dataclass(frozen=True, slots=True)
+class BandFacts:
+    """One band: its number in the file (1-based), and what GDAL says of it.
+
+    `mask` is `file` where GDAL's mask of the file counts (internal mask, .msk, alpha), `band` where each band has its
+    own, else empty; a nodata value is compared here, exactly, and not through GDAL's mask.
+    """
+
+    number: int
+    dtype: str
+    description: str | None
+    color: str
+    nodata: float | None
+    mask: str
+    scale: float
+    offset: float
+
+
+@dataclass(frozen=True, slots=True)
+class FileFacts:
+    """One raster file: where it lies and which bands it has."""
+
+    path: str
+    driver: str
+    shape: tuple[int, int]
+    transform: Affine
+    crs: CRS | None
+    block_shape: tuple[int, int]
+    bands: tuple[BandFacts, ...]
+
+    @property
+    def alpha(self) -> int | None:
+        """Number of the band that says which pixels are measured, where GDAL takes it so."""
+        found = [band.number for band in self.bands if band.color == "alpha" and band.mask == "file"]
+        return found[0] if found else None
+
+    @property
+    def bounds(self) -> tuple[float, float, float, float]:
+        """(left, bottom, right, top) of the four corners in CRS units."""
+        rows, cols = self.shape
+        corners = [self.transform * at for at in ((0, 0), (cols, 0), (0, rows), (cols, rows))]
+        xs, ys = [x for x, _ in corners], [y for _, y in corners]
+        return min(xs), min(ys), max(xs), max(ys)
+
+
+def look_at(path: str | Path) -> FileFacts:
+    """Open `path` and read its header; InputError in plain words where it is no usable raster."""
+    name = absolute(path)
+    _check_is_file(name)
+    try:
+        opened = dataset(name)
+    except (RasterioError, OSError) as error:
+        raise InputError(_not_a_raster(name, error)) from error
+    _check_has_bands(opened, name)
+    _check_is_placed(opened, name)
+    if opened.driver == "GTiff" and is_local_file(name):
+        _check_is_whole(opened, name, stored_extent(Path(name)))
+    return _facts(opened, name)
+
+
+def absolute(path: str | Path) -> str:
+    """The name that any process finds: local files by their absolute path, all else as given."""
+    name = os.fspath(path)
+    if is_remote(name) or (_GDAL_NAME.match(name) and not Path(name).exists()):
+        return name
+    return str(Path(name).expanduser().absolute())
+
+
+def _check_is_file(name: str) -> None:
+    if is_remote(name) or (_GDAL_NAME.match(name) and not Path(name).exists()):
+        return
+    path = Path(name)
+    if not path.exists():
+        raise InputError(f"{name} does not exist. Check the path of the scene.")
+    if path.is_file() and path.stat().st_size == 0:
+        raise InputError(f"{name} is empty (0 bytes). Download or copy it again.")
+
+
+def _not_a_raster(name: str, error: BaseException) -> str:
+    if is_remote(name):
+        return f"{name} cannot be read as a raster: {gdal_message(error)} Check the address and that it allows range reads."
+    path = Path(name)
+    if path.is_dir():
+        return f"{name} is a folder, not a raster file. Name the file, or one file per band with --bands."
+    if path.is_file() and not os.access(path, os.R_OK):
+        return f"{name} may not be read: permission denied."
+    if path.is_file() and _is_html(path):
+        return f"{name} is a web page (HTML), not a raster. The download probably failed: fetch the file again."
+    return f"{name} is not a raster that GDAL can read, or it is damaged: {gdal_message(error)}"
+
+
+def _is_html(path: Path) -> bool:
+    with path.open("rb") as file:
+        start = file.read(1024).lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    return start.startswith((b"<!doctype html", b"<html", b"<head", b"<body"))
+
+
+def _check_has_bands(opened: DatasetReader, name: str) -> None:
+    if opened.count > 0 and opened.width > 0 and opened.height > 0:
+        complex_bands = [
+            str(number) for number, dtype in zip(opened.indexes, opened.dtypes, strict=True) if "complex" in dtype
+        ]
+        if complex_bands:
+            raise InputError(
+                f"{name} has complex pixels (band {', '.join(complex_bands)}); geoseg reads integers and real numbers. "
+                "Convert it to amplitude or intensity first."
+            )
+        return
+    parts = opened.subdatasets
+    if parts:
+        raise InputError(
+            f"{name} holds {len(parts)} rasters; name one of them, quoted: {', '.join(parts[:12])}"
+            + (", ..." if len(parts) > 12 else "")
+        )
+    raise InputError(f"{name} has no bands. Give a raster with at least one.")
+
+
+def _check_is_placed(opened: DatasetReader, name: str) -> None:
+    """Refuse a raster whose place is known by ground control points or a camera model only."""
+    if opened.transform != Affine.identity():
+        return
+    points, points_crs = opened.gcps
+    target = points_crs.to_string() if points_crs else "EPSG:4326"
+    if len(target) > 20:
+        target = "EPSG:4326"
+    local = Path(name).name if is_local_file(name) else name
+    if points:
+        how, option = f"{len(points)} ground control points", f"-t_srs {target}"
+    elif opened.rpcs is not None:
+        how, option = "rational polynomial coefficients (RPC)", "-rpc -t_srs EPSG:4326"
+    elif opened.tags(ns="GEOLOCATION"):
+        how, option = "geolocation arrays", "-geoloc -t_srs EPSG:4326"
+    else:
+        return
+    raise InputError(
+        f"{name} has no grid of its own, only {how}. Warp it first: gdalwarp {option} -r bilinear '{local}' warped.tif"
+    )
+
+
+def _check_is_whole(opened: DatasetReader, name: str, extent: Extent | None) -> None:
+    if extent is None:
+        return
+    claim = f"{name} claims {opened.width} x {opened.height} px"
+    again = "The file is cut off or damaged: copy or download it again."
+    if extent.stored == 0:
+        raise InputError(f"{claim}, but no pixel is stored in its {extent.file_size} bytes. {again}")
+    if extent.end > extent.file_size:
+        raise InputError(f"{claim} in {extent.end} bytes, but it has only {extent.file_size} bytes. {again}")
+
+
+def _facts(opened: DatasetReader, name: str) -> FileFacts:
+    columns = zip(
+        opened.indexes,
+        opened.dtypes,
+        opened.descriptions,
+        opened.colorinterp,
+        opened.nodatavals,
+        opened.mask_flag_enums,
+        opened.scales,
+        opened.offsets,
+        strict=True,
+    )
+    bands = tuple(
+        BandFacts(number, str(dtype), description, color.name, nodata, _mask(flags), float(scale), float(offset))
+        for number, dtype, description, color, nodata, flags, scale, offset in columns
+    )
+    return FileFacts(
+        path=name,
+        driver=str(opened.driver),
+        shape=(int(opened.height), int(opened.width)),
+        transform=opened.transform,
+        crs=opened.crs or None,
+        block_shape=tuple(opened.block_shapes[0]),
+        bands=bands,
+    )
+
+
+def _mask(flags: Sequence[MaskFlags]) -> str:
+    if MaskFlags.all_valid in flags or MaskFlags.nodata in flags:
+        return ""
+    return "file" if MaskFlags.per_dataset in flags else "band"

@@ -1,0 +1,351 @@
+"""SceneReader: a scene as a small value that any thread or process can read windows from.
+
+A scene is a grid, the files that fill it, and a list of bands, each in one of the files. The files of one scene may
+differ in resolution (Sentinel-2: 10, 20 and 60 m); `Axis` says where their pixels lie on the scene's grid.
+
+Reading goes: files -> bands on the native grid, valid where every used file measured -> (after `resampled`) target grid.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from affine import Affine
+from numpy.typing import NDArray
+from odc.geo.geobox import GeoBox
+from rasterio.crs import CRS
+from rasterio.windows import Window as RasterioWindow
+
+from geoseg.errors import InputError
+from geoseg.grid.window import Window, windows_of
+from geoseg.raster.handles import reading
+from geoseg.raster.resample import Axis, gather
+
+if TYPE_CHECKING:
+    import xarray as xr
+    from rasterio.io import DatasetReader
+
+Values = NDArray[Any]
+Bools = NDArray[np.bool_]
+
+RESAMPLING_PIXELS = 1 << 22  # source pixels held at once while resampling, so that a strong reduction stays small
+DEFAULT_CHUNK = 2048
+
+
+class Pixels(NamedTuple):
+    """Pixels of one window.
+
+    Attributes:
+        values: (bands, height, width) as stored, also where not measured.
+        valid: (height, width), True = measured in every band.
+    """
+
+    values: Values
+    valid: Bools
+
+
+@dataclass(frozen=True, slots=True)
+class SceneOptions:
+    """What the user states that the files do not say; None = as the files say.
+
+    Attributes:
+        bands: name -> band number of the scene ("1"), or a file of its own ("B04.jp2", "nir.tif:1").
+        nodata: stored value that means "not measured", in place of the files' own.
+        valid_mask: raster on the scene's grid, 0 = not measured.
+        scale: value = pixel * scale + offset.
+        offset: see `scale`.
+        gsd_m: ground sample distance in metres, where the file has none or a wrong one.
+    """
+
+    bands: Mapping[str, str] | None = None
+    nodata: float | None = None
+    valid_mask: str | None = None
+    scale: float | None = None
+    offset: float | None = None
+    gsd_m: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.gsd_m is not None and not (math.isfinite(self.gsd_m) and self.gsd_m > 0):
+            raise InputError(f"The ground sample distance is a positive number of metres, not {self.gsd_m}.")
+        if self.scale is not None and not (math.isfinite(self.scale) and self.scale != 0):
+            raise InputError(f"The scale is a number other than 0, not {self.scale}.")
+        if self.offset is not None and not math.isfinite(self.offset):
+            raise InputError(f"The offset is a finite number, not {self.offset}.")
+
+
+@dataclass(frozen=True, slots=True)
+class Band:
+    """One band of a scene.
+
+    Attributes:
+        name: as `--bands` and model cards call it.
+        file: index into the scene's files.
+        number: 1-based band of that file.
+        dtype: of the stored numbers.
+        nodata: stored value that means "not measured"; None = all are measured.
+        mask: `file`, `band` or empty: which of GDAL's masks counts.
+        scale: of the file: value = pixel * scale + offset.
+        offset: see `scale`.
+    """
+
+    name: str
+    file: int
+    number: int
+    dtype: str
+    nodata: float | None = None
+    mask: str = ""
+    scale: float = 1.0
+    offset: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class PlacedFile:
+    """A file and where its rows and columns lie on the scene's native grid."""
+
+    path: str
+    rows: Axis
+    cols: Axis
+
+    def at(self, path: str) -> PlacedFile:
+        """Another file at the same place."""
+        return replace(self, path=path)
+
+
+@dataclass(frozen=True, slots=True)
+class SceneReader:
+    """A scene: read windows of it from any thread or process. Build it with `open_reader`.
+
+    It holds paths and numbers only, so that it can be pickled; files are opened by each thread when it first reads.
+
+    Attributes:
+        files: the files that hold the bands.
+        layers: the bands, in the order in which they are read.
+        native_shape: (rows, columns) of the scene's own grid.
+        native_transform: of the scene's own grid.
+        crs: coordinate reference system, None where unknown.
+        block_shape: (rows, columns) of the blocks in which the files store pixels.
+        native_gsd_m: ground sample distance of the native grid in metres, None where unknown.
+        stated: what the user stated.
+        valid_mask: raster on the native grid, 0 = not measured.
+        zoom: native pixels per pixel, 1 unless `resampled`.
+    """
+
+    files: tuple[PlacedFile, ...]
+    layers: tuple[Band, ...]
+    native_shape: tuple[int, int]
+    native_transform: Affine
+    crs: CRS | None
+    block_shape: tuple[int, int]
+    native_gsd_m: float | None = None
+    stated: SceneOptions = SceneOptions()
+    valid_mask: PlacedFile | None = None
+    zoom: float = 1.0
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(rows, columns); the last row and column of a resampled scene may reach over its edge."""
+        rows, cols = (max(1, math.ceil(size / self.zoom - 1e-6)) for size in self.native_shape)
+        return rows, cols
+
+    @property
+    def transform(self) -> Affine:
+        return self.native_transform if self.zoom == 1 else self.native_transform * Affine.scale(self.zoom)
+
+    @property
+    def geobox(self) -> GeoBox:
+        return GeoBox(self.shape, self.transform, self.crs)
+
+    @property
+    def gsd_m(self) -> float | None:
+        return None if self.native_gsd_m is None else self.native_gsd_m * self.zoom
+
+    @property
+    def bands(self) -> tuple[str, ...]:
+        return tuple(band.name for band in self.layers)
+
+    @property
+    def dtype(self) -> str:
+        """The smallest dtype that holds every band exactly."""
+        return str(np.result_type(*(np.dtype(band.dtype) for band in self.layers)))
+
+    @property
+    def has_mask(self) -> bool:
+        """Whether any pixel may be not measured; a band of real numbers may hold NaN."""
+        partial = any(file.rows.kernel != "nearest" or not file.rows.is_identity for file in self.files)
+        return (
+            self.valid_mask is not None
+            or partial
+            or any(band.mask or band.nodata is not None or np.dtype(band.dtype).kind == "f" for band in self.layers)
+        )
+
+    @property
+    def scale(self) -> float | None:
+        """As stated, else as the files say; None = the stored numbers are the values."""
+        return self._scaling()[0]
+
+    @property
+    def offset(self) -> float | None:
+        return self._scaling()[1]
+
+    def _scaling(self) -> tuple[float | None, float | None]:
+        found = {(band.scale, band.offset) for band in self.layers}
+        if len(found) > 1 and self.stated.scale is None:
+            listed = ", ".join(f"{band.name} {band.scale:g} and {band.offset:g}" for band in self.layers)
+            raise InputError(
+                f"The bands have different scales and offsets ({listed}); one pair is needed. "
+                "Choose bands that share it, or state it with --scale and --offset."
+            )
+        scale, offset = found.pop() if len(found) == 1 else (1.0, 0.0)
+        if self.stated.scale is not None or self.stated.offset is not None:
+            return (
+                self.stated.scale if self.stated.scale is not None else scale,
+                self.stated.offset
+                if self.stated.offset is not None
+                else (offset if self.stated.scale is None else 0.0),
+            )
+        return (None, None) if (scale, offset) == (1.0, 0.0) else (scale, offset)
+
+    def select(self, names: Sequence[str]) -> SceneReader:
+        """These bands in this order.
+
+        Raises:
+            InputError: a name is not there, or comes twice.
+        """
+        by_name = {band.name: band for band in self.layers}
+        missing = [name for name in names if name not in by_name]
+        if missing:
+            raise InputError(
+                f"The scene has no band {', '.join(missing)}; it has {', '.join(self.bands)}. "
+                f"Say which band it is with --bands, for example --bands {missing[0]}=1."
+            )
+        if not names or len(set(names)) != len(names):
+            raise InputError(f"Name at least one band, and each once, not {', '.join(names) or 'none'}.")
+        return replace(self, layers=tuple(by_name[name] for name in names))
+
+    def resampled(self, gsd_m: float) -> SceneReader:
+        """The same scene with square-root-of-area pixels of `gsd_m` metres: averaged when shrunk, else bilinear."""
+        if self.native_gsd_m is None:
+            raise InputError("The scene has no known ground sample distance to resample from. State it with --gsd.")
+        if not (math.isfinite(gsd_m) and gsd_m > 0):
+            raise InputError(f"The ground sample distance is a positive number of metres, not {gsd_m}.")
+        zoom = gsd_m / self.native_gsd_m
+        return replace(self, zoom=round(zoom) if abs(zoom - round(zoom)) < 1e-6 and zoom > 0.5 else zoom)
+
+    def read(self, window: Window) -> Pixels:
+        """The pixels of a window that lies inside the scene; only that window is read.
+
+        Raises:
+            InputError: the window reaches over the scene's edge.
+            GeosegError: GDAL could not read; the message has the window and GDAL's words.
+        """
+        if window.clipped(self.shape) != window:
+            raise InputError(
+                f"The window {window} reaches over the scene's {self.shape[0]} rows x {self.shape[1]} columns."
+            )
+        if window.is_empty:
+            empty = np.empty((len(self.layers), *window.shape), self.dtype)
+            return Pixels(empty, np.empty(window.shape, np.bool_))
+        return self._read_native(window) if self.zoom == 1 else self._read_resampled(window)
+
+    def _read_native(self, window: Window) -> Pixels:
+        values = np.empty((len(self.layers), *window.shape), self.dtype)
+        valid = np.ones(window.shape, np.bool_)
+        for index, file in enumerate(self.files):
+            at = [position for position, band in enumerate(self.layers) if band.file == index]
+            if at:
+                part = _read_file(file, [self.layers[position] for position in at], window)
+                values[at] = part.values
+                valid &= part.valid
+        if self.valid_mask is not None:
+            valid &= _read_valid_mask(self.valid_mask, window)
+        return Pixels(values, valid)
+
+    def _read_resampled(self, window: Window) -> Pixels:
+        """Part by part, so that the native pixels held at once stay few."""
+        values = np.empty((len(self.layers), *window.shape), self.dtype)
+        valid = np.empty(window.shape, np.bool_)
+        side = max(1, int(math.sqrt(RESAMPLING_PIXELS) / self.zoom))
+        for part in windows_of(window.shape, side):
+            pixels = self._resample(part.shifted(window.row, window.col))
+            rows, cols = part.slices
+            values[:, rows, cols], valid[rows, cols] = pixels
+        return Pixels(values, valid)
+
+    def _resample(self, window: Window) -> Pixels:
+        rows, cols = (
+            Axis(self.zoom, 0.0, size, "average" if self.zoom > 1 else "bilinear") for size in self.native_shape
+        )
+        needed = _needed(rows, cols, window)
+        return Pixels(*gather(*self._read_native(needed), _taps(rows, cols, window, needed)))
+
+    def to_xarray(self, chunks: int | tuple[int, int] | None = None) -> xr.DataArray:
+        """A lazy DataArray (band, y, x) whose chunks each read one window.
+
+        Args:
+            chunks: side, or rows and columns, of a chunk; by default about 2048, in whole blocks of the file.
+        """
+        from geoseg.raster.lazy import to_xarray
+
+        return to_xarray(self, chunks)
+
+    def fingerprint(self) -> dict[str, str]:
+        """What identifies the scene's pixels, as JSON-able text: for the digest of a run."""
+        from geoseg.raster.fingerprint import fingerprint
+
+        return fingerprint(self)
+
+
+def _needed(rows: Axis, cols: Axis, window: Window) -> Window:
+    """The window of the source that the taps of `window` touch."""
+    row, row_stop = rows.span(window.row, window.row_stop)
+    col, col_stop = cols.span(window.col, window.col_stop)
+    return Window(row, col, row_stop - row, col_stop - col)
+
+
+def _taps(rows: Axis, cols: Axis, window: Window, source: Window) -> Any:
+    row_index, row_weight = rows.taps(window.row, window.row_stop)
+    col_index, col_weight = cols.taps(window.col, window.col_stop)
+    return (row_index - source.row, row_weight), (col_index - source.col, col_weight)
+
+
+def _read_file(file: PlacedFile, bands: Sequence[Band], window: Window) -> Pixels:
+    """Bands of one file on the scene's grid."""
+    needed = _needed(file.rows, file.cols, window)
+    if needed.is_empty:
+        dtype = np.result_type(*(np.dtype(band.dtype) for band in bands))
+        return Pixels(np.zeros((len(bands), *window.shape), dtype), np.zeros(window.shape, np.bool_))
+    with reading(file.path, needed) as opened:
+        stored = opened.read([band.number for band in bands], window=_to_rasterio(needed))
+        valid = np.ones(needed.shape, np.bool_)
+        for part in _masks(opened, bands, stored, needed):
+            valid &= part
+    if file.rows.is_identity and file.cols.is_identity and needed.shape == window.shape:
+        return Pixels(stored, valid)
+    return Pixels(*gather(stored, valid, _taps(file.rows, file.cols, window, needed)))
+
+
+def _masks(opened: DatasetReader, bands: Sequence[Band], stored: Values, window: Window) -> Iterator[Bools]:
+    """Each reason for which a pixel may be not measured, as (height, width) of what remains."""
+    by_file = [band.number for band in bands if band.mask == "file"][:1]
+    for number in by_file + [band.number for band in bands if band.mask == "band"]:
+        yield opened.read_masks(number, window=_to_rasterio(window)) != 0
+    for band, values in zip(bands, stored, strict=True):
+        if values.dtype.kind == "f":
+            yield np.isfinite(values)
+        if band.nodata is not None and math.isfinite(band.nodata):
+            yield values != np.asarray(band.nodata).astype(values.dtype)
+
+
+def _read_valid_mask(file: PlacedFile, window: Window) -> Bools:
+    with reading(file.path, window) as opened:
+        stored = opened.read(1, window=_to_rasterio(window))
+    measured: Bools = stored != 0
+    return measured & np.isfinite(stored) if stored.dtype.kind == "f" else measured
+
+
+def _to_rasterio(window: Window) -> RasterioWindow:
+    return RasterioWindow(window.col, window.row, window.width, window.height)

@@ -1,0 +1,136 @@
+"""open_scene and open_reader: from a path, a URL, several files or a DataArray to a scene.
+
+source, options ──look──▶ facts of each file ──place──▶ files on one grid ──name──▶ bands ──▶ SceneReader
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import xarray as xr
+
+from geoseg.raster.arrays import normalized
+from geoseg.raster.files import FileFacts, look_at
+from geoseg.raster.ground import ground_sample_distance
+from geoseg.raster.layers import Source, layers_of, take_inventory
+from geoseg.raster.place import check_same_grid, finest, place
+from geoseg.raster.reader import PlacedFile, Pixels, SceneOptions, SceneReader
+
+__all__ = ["Pixels", "SceneOptions", "SceneReader", "open_reader", "open_scene", "scene_info"]
+
+_log = logging.getLogger(__name__)
+
+_AS_THE_FILES_SAY = SceneOptions()
+
+
+def open_reader(source: Source | Sequence[Source], options: SceneOptions = _AS_THE_FILES_SAY) -> SceneReader:
+    """A scene from a file, a VRT, a URL, or several of them on one grid.
+
+    Args:
+        source: path or address; a list where the bands lie in several files; or a folder whose files `options.bands` names.
+        options: what the user states.
+
+    Raises:
+        InputError: what is given cannot be read as one scene; the message says why and what to do.
+    """
+    sources: list[Source] = [source] if isinstance(source, str | os.PathLike) else list(source)
+    inventory = take_inventory(sources, options.bands or {})
+    grid = finest(inventory.files)
+    files = tuple(place(one, grid) for one in inventory.files)
+    layers = layers_of(inventory, options.nodata)
+    if grid.crs is None:
+        _say_no_crs(grid.path)
+    return SceneReader(
+        files=files,
+        layers=layers,
+        native_shape=grid.shape,
+        native_transform=grid.transform,
+        crs=grid.crs,
+        block_shape=grid.block_shape,
+        native_gsd_m=options.gsd_m or ground_sample_distance(grid.shape, grid.transform, grid.crs),
+        stated=replace(options, bands=dict(options.bands) if options.bands else None),
+        valid_mask=_placed_mask(options.valid_mask, grid),
+    )
+
+
+def _placed_mask(path: str | None, grid: FileFacts) -> PlacedFile | None:
+    if path is None:
+        return None
+    mask = look_at(path)
+    check_same_grid(mask, grid)
+    return place(grid, grid).at(mask.path)
+
+
+@functools.lru_cache(maxsize=256)
+def _say_no_crs(path: str) -> None:
+    """Warn once per file and process."""
+    _log.warning(
+        "%s has no CRS: areas will be in pixels. State the ground sample distance with --gsd if it matters.", path
+    )
+
+
+def open_scene(
+    source: Source | Sequence[Source] | xr.DataArray,
+    *,
+    bands: Mapping[str, str] | None = None,
+    nodata: float | None = None,
+    valid_mask: str | None = None,
+    scale: float | None = None,
+    offset: float | None = None,
+    gsd_m: float | None = None,
+) -> xr.DataArray:
+    """A scene as a lazy DataArray (band, y, x) with a geobox; a chunk is read when it is computed.
+
+    Args:
+        source: path, address, list of files, folder of band files, or a DataArray, which is checked and returned in the same form.
+        bands: name -> band number ("1") or file ("B04.jp2", "nir.tif:1").
+        nodata: stored value that means "not measured".
+        valid_mask: raster on the scene's grid, 0 = not measured.
+        scale: value = pixel * scale + offset.
+        offset: see `scale`.
+        gsd_m: ground sample distance in metres.
+
+    Returns:
+        The stored numbers, band names in `band`, and where the scene has nodata or a mask, `valid` (y, x) as coordinate.
+    """
+    options = SceneOptions(bands=bands, nodata=nodata, valid_mask=valid_mask, scale=scale, offset=offset, gsd_m=gsd_m)
+    if isinstance(source, xr.DataArray):
+        return normalized(source, options)
+    return open_reader(source, options).to_xarray()
+
+
+def scene_info(reader: SceneReader) -> dict[str, Any]:
+    """What `geoseg info` prints: size, georeference, resolution, bands and masks, all JSON-able."""
+    box = reader.geobox.boundingbox
+    return {
+        "files": [file.path for file in reader.files],
+        "rows": reader.shape[0],
+        "columns": reader.shape[1],
+        "dtype": reader.dtype,
+        "crs": reader.crs.to_string() if reader.crs else None,
+        "transform": [float(number) for number in reader.transform[:6]],
+        "bounds": [float(number) for number in (box.left, box.bottom, box.right, box.top)],
+        "gsd_m": reader.gsd_m,
+        "block": list(reader.block_shape),
+        "has_mask": reader.has_mask,
+        "bands": [_band_info(reader, index) for index in range(len(reader.layers))],
+    }
+
+
+def _band_info(reader: SceneReader, index: int) -> dict[str, Any]:
+    band = reader.layers[index]
+    return {
+        "name": band.name,
+        "file": reader.files[band.file].path,
+        "number": band.number,
+        "dtype": band.dtype,
+        "nodata": band.nodata,
+        "mask": band.mask or None,
+        "scale": band.scale,
+        "offset": band.offset,
+    }

@@ -1,0 +1,299 @@
+"""Join the traces of all blocks: components by identity, arcs at the points where they cross a block's border.
+
+A block's outermost pixels are its neighbour's too, so that their two component numbers mean the same component: no
+distance, no buffer. Arcs that meet at a point where no third one ends are one arc; the point is dropped if it lies on a
+straight line. What comes out (numbers, order, direction and first point of everything) is the same for any blocks:
+
+- components are numbered by their first pixel in row-major order;
+- an arc between junctions starts at the end that comes first in row-major order, a closed one at its first point,
+  eastwards; arcs are ordered by that start.
+
+Memory: all arcs and components of the raster, a few times over while they are joined; never its pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from geoseg.vector.kernels import compiled, roots, union_pairs
+from geoseg.vector.trace import Arcs, BlockTrace, Components
+
+# A half-arc is an arc seen in one direction: 2 * arc forwards, 2 * arc + 1 backwards; half ^ 1 is its other direction.
+
+
+class Chains(NamedTuple):
+    """Lists of half-arcs, each of which begins where the one before ends.
+
+    Attributes:
+        halves: (halves,) int64.
+        offsets: (chains + 1,) int64.
+    """
+
+    halves: NDArray[np.int64]
+    offsets: NDArray[np.int64]
+
+
+class Coverage(NamedTuple):
+    """A whole raster as components and the arcs between them."""
+
+    components: Components
+    arcs: Arcs
+
+
+class _Ends(NamedTuple):
+    """The two ends of each arc, that is, the starts of all half-arcs, sorted by vertex and direction."""
+
+    key: NDArray[np.int64]  # (halves,) of each half-arc: vertex number * 4 + direction in which it leaves
+    order: NDArray[np.int64]  # (halves,) half-arcs in the order of their keys
+    rank: NDArray[np.int64]  # (halves,) inverse of order
+
+
+def join(traces: Iterable[BlockTrace]) -> Coverage:
+    """The coverage of a raster from the traces of all of its blocks, given in any order."""
+    blocks = sorted(traces, key=lambda trace: (trace.window.row, trace.window.col))
+    number, components = _join_components(blocks)
+    arcs = _merge(_concatenate([trace.arcs for trace in blocks], number))
+    return Coverage(components, arcs)
+
+
+def _join_components(blocks: Sequence[BlockTrace]) -> tuple[list[NDArray[np.int32]], Components]:
+    """Final number of each block's components, and all components."""
+    starts = np.cumsum([0, *(trace.components.code.size for trace in blocks)])
+    parent = np.arange(starts[-1])
+    for first, second in _shared_pixels(blocks, starts):
+        union_pairs(parent, first, second)
+    _, member = np.unique(roots(parent), return_inverse=True)
+    merged = _sum_components([trace.components for trace in blocks], member)
+    order = np.argsort(merged.first)
+    number = np.empty(order.size, np.int32)
+    number[order] = np.arange(order.size, dtype=np.int32)
+    numbers = np.split(number[member], starts[1:-1])
+    return numbers, Components(*(column[order] for column in merged))
+
+
+def _shared_pixels(
+    blocks: Sequence[BlockTrace], starts: NDArray[np.int64]
+) -> Iterable[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    """The two components of each pixel that neighbouring blocks both have; negative for background."""
+    index = {(trace.window.row, trace.window.col): i for i, trace in enumerate(blocks)}
+    for i, trace in enumerate(blocks):
+        below = index.get((trace.window.row_stop, trace.window.col))
+        if below is not None:
+            yield _lifted(trace.borders.bottom, starts[i]), _lifted(blocks[below].borders.top, starts[below])
+        beside = index.get((trace.window.row, trace.window.col_stop))
+        if beside is not None:
+            yield _lifted(trace.borders.right, starts[i]), _lifted(blocks[beside].borders.left, starts[beside])
+
+
+def _lifted(labels: NDArray[np.int32], start: int) -> NDArray[np.int64]:
+    return np.where(labels < 0, -1, labels + np.int64(start))
+
+
+def _sum_components(parts: Sequence[Components], member: NDArray[np.int64]) -> Components:
+    """Components of one set taken together; `member` is the set of each."""
+    stacked = Components(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+    count = int(member.max()) + 1 if member.size else 0
+    code = np.empty(count, np.int32)
+    code[member] = stacked.code
+    first = np.full(count, np.iinfo(np.int64).max)
+    np.minimum.at(first, member, stacked.first)
+    sums = []
+    for column in (stacked.pixels, stacked.confidence_sum, stacked.confidence_count):
+        total = np.zeros(count, np.int64)
+        np.add.at(total, member, column)
+        sums.append(total)
+    return Components(code, sums[0], first, sums[1], sums[2])
+
+
+def _concatenate(parts: Sequence[Arcs], numbers: Sequence[NDArray[np.int32]]) -> Arcs:
+    """All arcs in one, with final component numbers."""
+    sizes = np.cumsum([0, *(len(part.points) for part in parts)])
+    offsets = [part.offsets[1:] + start for part, start in zip(parts, sizes[:-1], strict=True)]
+    # -1 picks the number appended last: background stays background
+    with_background = [np.append(number, np.int32(-1)) for number in numbers]
+    return Arcs(
+        np.concatenate([part.points for part in parts]),
+        np.concatenate([np.zeros(1, np.int64), *offsets]),
+        np.concatenate([n[part.left] for n, part in zip(with_background, parts, strict=True)]),
+        np.concatenate([n[part.right] for n, part in zip(with_background, parts, strict=True)]),
+    )
+
+
+def sort_ends(arcs: Arcs) -> _Ends:
+    """Where the half-arcs start, sorted."""
+    key = _start_keys(arcs.points, arcs.offsets, np.int64(arcs.points[:, 1].max(initial=0)) + 1)
+    order = np.argsort(key, kind="stable")
+    rank = np.empty(order.size, np.int64)
+    rank[order] = np.arange(order.size)
+    return _Ends(key, order, rank)
+
+
+@compiled
+def _start_keys(points: NDArray[np.int32], offsets: NDArray[np.int64], width: int) -> NDArray[np.int64]:
+    arcs = offsets.size - 1
+    key = np.empty(2 * arcs, np.int64)
+    for arc in range(arcs):
+        begin, last = offsets[arc], offsets[arc + 1] - 1
+        key[2 * arc] = _key(points, begin, begin + 1, width)
+        key[2 * arc + 1] = _key(points, last, last - 1, width)
+    return key
+
+
+@compiled
+def _key(points: NDArray[np.int32], vertex: int, towards: int, width: int) -> int:
+    row, col = np.int64(points[vertex, 0]), np.int64(points[vertex, 1])
+    if points[towards, 0] != row:
+        direction = 0 if points[towards, 0] < row else 2
+    else:
+        direction = 1 if points[towards, 1] > col else 3
+    return (row * width + col) * 4 + direction
+
+
+def _merge(arcs: Arcs) -> Arcs:
+    """Arcs joined where exactly two ends meet, in their final direction and order."""
+    ends = sort_ends(arcs)
+    chains = _find_chains(ends.key, ends.order, _partners(ends.key, ends.order))
+    merged = concatenate_chains(arcs, chains, True)
+    left, right = arcs.left.copy(), arcs.right.copy()
+    backwards = (chains.halves[chains.offsets[:-1]] & 1).astype(bool)
+    first_arc = chains.halves[chains.offsets[:-1]] >> 1
+    merged = Arcs(
+        *merged,
+        np.where(backwards, right[first_arc], left[first_arc]),
+        np.where(backwards, left[first_arc], right[first_arc]),
+    )
+    merged = _normalize_loops(merged)
+    order = np.argsort(sort_ends(merged).key[::2])
+    rows = Chains(2 * order, np.arange(order.size + 1))
+    return Arcs(*concatenate_chains(merged, rows, False), merged.left[order], merged.right[order])
+
+
+@compiled
+def _partners(key: NDArray[np.int64], order: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The half-arc that starts where this one does, if no third does; else -1."""
+    partner = np.full(key.size, -1, np.int64)
+    begin = 0
+    while begin < order.size:
+        end = begin + 1
+        while end < order.size and key[order[end]] >> 2 == key[order[begin]] >> 2:
+            end += 1
+        if end - begin == 2:
+            partner[order[begin]], partner[order[begin + 1]] = order[begin + 1], order[begin]
+        begin = end
+    return partner
+
+
+@compiled
+def _find_chains(key: NDArray[np.int64], order: NDArray[np.int64], partner: NDArray[np.int64]) -> Chains:
+    """Each arc once: from junction to junction first, then those that close on themselves."""
+    halves, offsets = np.empty(key.size // 2, np.int64), np.zeros(key.size // 2 + 1, np.int64)
+    done = np.zeros(key.size // 2, np.bool_)
+    chains, count = 0, 0
+    for closed in (False, True):
+        for start in order:
+            if done[start >> 1] or (partner[start] >= 0) != closed:
+                continue
+            half = start
+            while half >= 0 and not done[half >> 1]:
+                done[half >> 1] = True
+                halves[count] = half
+                count += 1
+                half = partner[half ^ 1]
+            chains += 1
+            offsets[chains] = count
+    return Chains(halves, offsets[: chains + 1].copy())
+
+
+def concatenate_chains(
+    arcs: Arcs, chains: Chains, drop_straight: bool
+) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+    """Points and offsets of each chain; the point where two half-arcs meet is there once.
+
+    Args:
+        arcs: the arcs that the chains are made of.
+        chains: which half-arcs follow each other.
+        drop_straight: leave that point out where it lies on a straight line.
+    """
+    return _concatenate_chains(arcs.points, arcs.offsets, chains.halves, chains.offsets, drop_straight)
+
+
+@compiled
+def _concatenate_chains(
+    points: NDArray[np.int32],
+    offsets: NDArray[np.int64],
+    halves: NDArray[np.int64],
+    chain_offsets: NDArray[np.int64],
+    drop_straight: bool,
+) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+    total = 0
+    for half in halves:
+        total += offsets[(half >> 1) + 1] - offsets[half >> 1]
+    out = np.empty((total, 2), np.int32)
+    out_offsets = np.zeros(chain_offsets.size, np.int64)
+    count = 0
+    for chain in range(chain_offsets.size - 1):
+        begin = count
+        for k in range(chain_offsets[chain], chain_offsets[chain + 1]):
+            half = halves[k]
+            size = offsets[(half >> 1) + 1] - offsets[half >> 1]
+            first, step = (offsets[half >> 1], 1) if half & 1 == 0 else (offsets[(half >> 1) + 1] - 1, -1)
+            if count > begin:  # the last point so far is this half-arc's first
+                straight = drop_straight and _straight(out[count - 2], out[count - 1], points[first + step])
+                count -= 1 if straight else 0
+                first, size = first + step, size - 1
+            for i in range(size):
+                out[count + i] = points[first + i * step]
+            count += size
+        out_offsets[chain + 1] = count
+    return out[:count].copy(), out_offsets
+
+
+@compiled
+def _straight(before: NDArray[np.int32], at: NDArray[np.int32], after: NDArray[np.int32]) -> bool:
+    return (before[0] == at[0] == after[0]) or (before[1] == at[1] == after[1])
+
+
+def _normalize_loops(arcs: Arcs) -> Arcs:
+    """Closed arcs without a junction turned so that they begin at their first corner, eastwards."""
+    keys = sort_ends(arcs).key
+    vertices, counts = np.unique(keys >> 2, return_counts=True)
+    at_start = counts[np.searchsorted(vertices, keys[::2] >> 2)]
+    loop = (keys[::2] >> 2 == keys[1::2] >> 2) & (at_start == 2)
+    points, offsets, turned = _turn_loops(arcs.points, arcs.offsets, loop)
+    left, right = np.where(turned, arcs.right, arcs.left), np.where(turned, arcs.left, arcs.right)
+    return Arcs(points, offsets, left, right)
+
+
+@compiled
+def _turn_loops(
+    points: NDArray[np.int32], offsets: NDArray[np.int64], loop: NDArray[np.bool_]
+) -> tuple[NDArray[np.int32], NDArray[np.int64], NDArray[np.bool_]]:
+    out = np.empty_like(points)
+    out_offsets = np.zeros_like(offsets)
+    turned = np.zeros(loop.size, np.bool_)
+    count = 0
+    for arc in range(loop.size):
+        part = points[offsets[arc] : offsets[arc + 1]]
+        if loop[arc]:
+            if _straight(part[-2], part[0], part[1]):
+                part = part[1:-1]  # the seam of the loop was no corner
+            else:
+                part = part[:-1]
+            first = 0
+            for i in range(len(part)):
+                if (part[i, 0], part[i, 1]) < (part[first, 0], part[first, 1]):
+                    first = i
+            step = 1 if part[(first + 1) % len(part), 0] == part[first, 0] else -1
+            turned[arc] = step < 0
+            for i in range(len(part) + 1):
+                out[count + i] = part[(first + step * i) % len(part)]
+            count += len(part) + 1
+        else:
+            out[count : count + len(part)] = part
+            count += len(part)
+        out_offsets[arc + 1] = count
+    return out[:count].copy(), out_offsets, turned

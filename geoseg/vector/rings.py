@@ -1,0 +1,108 @@
+"""Rings and polygons from the arcs of a coverage.
+
+Each arc is part of two rings, one per side. A ring keeps its component on the left, and at a vertex turns as far to the
+right as that allows. Where a component touches itself diagonally (it has two opposite pixels of the four), this goes
+around each of the other two pixels, never through the vertex: no ring passes a vertex twice, and a hole touches the
+exterior, or another hole, in a point. Because the component is 4-connected, one of those two pixels lies inside of it
+and one outside, so the two passages are of different rings and the polygon is valid.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import shapely
+from affine import Affine
+from numpy.typing import NDArray
+
+from geoseg.vector.join import Chains, Coverage, concatenate_chains, sort_ends
+from geoseg.vector.kernels import compiled
+
+
+def build_polygons(coverage: Coverage, transform: Affine) -> NDArray[np.object_]:
+    """One polygon per component, in their order: shells counter-clockwise, holes clockwise, after the transform."""
+    arcs = coverage.arcs
+    component = np.stack([arcs.left, arcs.right], axis=1).ravel()  # on the left of each half-arc
+    ends = sort_ends(arcs)
+    following = _following(ends.key, ends.order, ends.rank, component)
+    chains = _find_rings(ends.order, following, component)
+    owner = component[chains.halves[chains.offsets[:-1]]]
+    order = np.lexsort((_ring_areas(coverage, chains) < 0, owner))  # of each component the shell first
+    points, ring_offsets = concatenate_chains(arcs, _picked(chains, order), False)
+    polygon_offsets = np.searchsorted(owner[order], np.arange(coverage.components.code.size + 1))
+    polygons = shapely.from_ragged_array(
+        shapely.GeometryType.POLYGON, _to_crs(points, transform), (ring_offsets, polygon_offsets)
+    )
+    # Rows count downwards: the component on the left is counter-clockwise only if the transform mirrors.
+    mirrors = transform.determinant < 0
+    return np.asarray(polygons if mirrors else shapely.reverse(polygons), dtype=object)
+
+
+def _to_crs(points: NDArray[np.int32], transform: Affine) -> NDArray[np.float64]:
+    rows, cols = points[:, 0].astype(np.float64), points[:, 1].astype(np.float64)
+    return np.column_stack(
+        [
+            transform.a * cols + transform.b * rows + transform.c,
+            transform.d * cols + transform.e * rows + transform.f,
+        ]
+    )
+
+
+@compiled
+def _following(
+    key: NDArray[np.int64], order: NDArray[np.int64], rank: NDArray[np.int64], component: NDArray[np.int32]
+) -> NDArray[np.int64]:
+    """The half-arc that continues the ring of each half-arc; -1 for background."""
+    following = np.full(key.size, -1, np.int64)
+    for half in range(key.size):
+        if component[half] < 0:
+            continue
+        back = half ^ 1  # leaves the vertex at which `half` arrives
+        best = 4
+        for k in range(max(rank[back] - 3, 0), min(rank[back] + 4, order.size)):
+            other = order[k]
+            if key[other] >> 2 != key[back] >> 2 or other == back or component[other] != component[half]:
+                continue
+            turn = (key[back] - 1 - key[other]) & 3  # 0 right, 1 straight on, 2 left
+            if turn < best:
+                best, following[half] = turn, other
+    return following
+
+
+@compiled
+def _find_rings(order: NDArray[np.int64], following: NDArray[np.int64], component: NDArray[np.int32]) -> Chains:
+    halves, offsets = np.empty(order.size, np.int64), np.zeros(order.size + 1, np.int64)
+    done = np.zeros(order.size, np.bool_)
+    rings, count = 0, 0
+    for start in order:
+        if component[start] < 0 or done[start]:
+            continue
+        half = start
+        while not done[half]:
+            done[half] = True
+            halves[count] = half
+            count += 1
+            half = following[half]
+        rings += 1
+        offsets[rings] = count
+    return Chains(halves[:count].copy(), offsets[: rings + 1].copy())
+
+
+def _ring_areas(coverage: Coverage, chains: Chains) -> NDArray[np.int64]:
+    """Twice the signed area of each ring in pixels, exactly; positive for shells."""
+    points = coverage.arcs.points.astype(np.int64)
+    # Row axis down, component on the left: shells turn from east to north, so that sum(row * next col - ...) > 0.
+    cross = points[:-1, 0] * points[1:, 1] - points[1:, 0] * points[:-1, 1]
+    total = np.concatenate([[0], np.cumsum(cross)])
+    offsets = coverage.arcs.offsets
+    per_arc = total[offsets[1:] - 1] - total[offsets[:-1]]
+    per_half = per_arc[chains.halves >> 1] * np.where(chains.halves & 1, -1, 1)
+    running = np.concatenate([[0], np.cumsum(per_half)])
+    return running[chains.offsets[1:]] - running[chains.offsets[:-1]]
+
+
+def _picked(chains: Chains, order: NDArray[np.int64]) -> Chains:
+    """The chains in another order."""
+    begin, size = chains.offsets[:-1][order], np.diff(chains.offsets)[order]
+    offsets = np.concatenate([[0], np.cumsum(size)])
+    picks = np.arange(offsets[-1]) + np.repeat(begin - offsets[:-1], size)
+    return Chains(chains.halves[picks], offsets)
