@@ -1,1 +1,76 @@
-"""geoseg."""
+"""Satellite and aerial scenes of any size to seam-free land-cover GeoTIFFs, polygons and maps of change."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from geoseg.catalog import load_catalog
+    from geoseg.errors import BlockError, GeosegError, InputError
+    from geoseg.inference.lazy import segment
+    from geoseg.inference.plan import RunOptions
+    from geoseg.legend import Legend
+    from geoseg.models.bundle import Model, list_models, load_model, save_model
+    from geoseg.models.card import ModelCard
+    from geoseg.pipeline import segment_file, vectorize_file
+    from geoseg.raster.reader import SceneOptions
+    from geoseg.raster.scene import open_scene
+    from geoseg.synthetic import SyntheticScene, write_scene
+    from geoseg.vector import vectorize
+
+_HOMES = {
+    "open_scene": "raster.scene",
+    "load_model": "models.bundle",
+    "segment": "inference.lazy",
+    "vectorize": "vector.vectorize",
+    "segment_file": "pipeline",
+    "vectorize_file": "pipeline",
+    "SceneOptions": "raster.reader",
+    "RunOptions": "inference.plan",
+    "list_models": "models.bundle",
+    "save_model": "models.bundle",
+    "Model": "models.bundle",
+    "ModelCard": "models.card",
+    "Legend": "legend",
+    "load_catalog": "catalog",
+    "SyntheticScene": "synthetic",
+    "write_scene": "synthetic",
+    "GeosegError": "errors",
+    "InputError": "errors",
+    "BlockError": "errors",
+}
+
+__all__ = [
+    "open_scene",
+    "load_model",
+    "segment",
+    "vectorize",
+    "segment_file",
+    "vectorize_file",
+    "SceneOptions",
+    "RunOptions",
+    "list_models",
+    "save_model",
+    "Model",
+    "ModelCard",
+    "Legend",
+    "load_catalog",
+    "SyntheticScene",
+    "write_scene",
+    "GeosegError",
+    "InputError",
+    "BlockError",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'geoseg' has no attribute {name!r}")
+    value = getattr(import_module(f"geoseg.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

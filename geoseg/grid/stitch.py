@@ -51,6 +51,14 @@ def reflect(start: int, stop: int, length: int) -> NDArray[np.intp]:
     return np.where(position < length, position, period - position).astype(np.intp)
 
 
+def needed(footprint: Window, shape: tuple[int, int]) -> Window:
+    """The pixels of a scene of `shape` that fill a footprint, those mirrored over its edges among them."""
+    rows = reflect(footprint.row, footprint.row_stop, shape[0])
+    cols = reflect(footprint.col, footprint.col_stop, shape[1])
+    row, col = int(rows.min()), int(cols.min())
+    return Window(row, col, int(rows.max()) + 1 - row, int(cols.max()) + 1 - col)
+
+
 def _weights_along(grid: ChipGrid, core: int, last: bool) -> NDArray[np.float32]:
     """Weights along one axis; at the scene's own edges there is no neighbour to share with, and no ramp."""
     half = grid.ramp // 2

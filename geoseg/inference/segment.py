@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from geoseg.grid import ChipGrid, Window, add_chip, reflect
+from geoseg.grid import ChipGrid, Window, add_chip, needed, reflect
 from geoseg.inference.predictor import Predictor, Reduced
 from geoseg.raster.normalize import Normalization
 from geoseg.raster.reader import Pixels
@@ -145,11 +145,10 @@ def _read_reflected(
     footprint: Window, read: Read, shape: tuple[int, int]
 ) -> tuple[NDArray[np.generic], NDArray[np.bool_]]:
     """Pixels and validity of a footprint that may overhang the scene; one read, mirrored in scene coordinates."""
-    rows = reflect(footprint.row, footprint.row_stop, shape[0])
-    cols = reflect(footprint.col, footprint.col_stop, shape[1])
-    row, col = int(rows.min()), int(cols.min())
-    inside = Window(row, col, int(rows.max()) + 1 - row, int(cols.max()) + 1 - col)
+    inside = needed(footprint, shape)
     pixels, valid = read(inside)
     if inside == footprint:
         return pixels, valid
-    return pixels[:, (rows - row)[:, None], cols - col], valid[(rows - row)[:, None], cols - col]
+    rows = reflect(footprint.row, footprint.row_stop, shape[0])[:, None] - inside.row
+    cols = reflect(footprint.col, footprint.col_stop, shape[1]) - inside.col
+    return pixels[:, rows, cols], valid[rows, cols]

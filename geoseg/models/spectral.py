@@ -2,7 +2,8 @@
 
 The rules and where they come from:
 
-- NDVI = (nir - red) / (nir + red) above a threshold is vegetation (Tucker 1979, doi:10.1016/0034-4257(79)90013-0).
+- NDVI = (nir - red) / (nir + red) tells vegetation (Tucker 1979, doi:10.1016/0034-4257(79)90013-0); below 0.2 the
+  ground is bare (Sobrino et al. 2004, doi:10.1016/j.rse.2004.02.003).
 - MNDWI = (green - swir) / (green + swir) above zero is water (Xu 2006, doi:10.1080/01431160600589179); without a
   short-wave band NDWI = (green - nir) / (green + nir) takes its place (McFeeters 1996, doi:10.1080/01431169608948714).
 - Water is also dark: NIR above a bound is a bright roof, sand or cloud whatever the index says.
@@ -36,7 +37,7 @@ class SpectralIndex(nn.Module):
         bands: int,
         classes: int,
         *,
-        ndvi: float = 0.3,
+        ndvi: float = 0.2,
         water: float = 0.0,
         dark: float = 0.2,
         slope: float = 20.0,

@@ -6,7 +6,9 @@ from typing import Any
 
 import dask.array as da
 import numpy as np
+import odc.geo.xr  # noqa: F401  (registers .odc)
 import xarray as xr
+from affine import Affine
 from odc.geo.geobox import GeoBox
 from rasterio.crs import CRS
 
@@ -30,7 +32,7 @@ def normalized(scene: xr.DataArray, options: SceneOptions) -> xr.DataArray:
     flat = _to_band_y_x(scene)
     if flat.dtype.kind not in "uif":
         raise InputError(f"The DataArray has dtype {flat.dtype}; a scene has integers or real numbers.")
-    geobox = _geobox(flat)
+    geobox = geobox_of(flat)
     names = _band_names(scene, flat, options)
     result = xr.DataArray(
         flat.data,
@@ -61,16 +63,51 @@ def _listed(scene: xr.DataArray) -> str:
     return "(" + ", ".join(f"{dim}: {size}" for dim, size in scene.sizes.items()) + ")"
 
 
-def _geobox(flat: xr.DataArray) -> GeoBox:
-    import odc.geo.xr  # noqa: F401  (registers .odc)
+def geobox_of(scene: xr.DataArray) -> GeoBox:
+    """Shape, transform and CRS from the coordinates; the transform bit for bit where `spatial_ref` has it.
 
-    geobox = flat.odc.geobox
-    if not isinstance(geobox, GeoBox):
+    odc-geo reckons the transform from y and x, which costs some digits, and forgets that of a scene without CRS. Here a
+    slice of a scene gets the scene's own transform, moved by whole pixels.
+
+    Raises:
+        InputError: the coordinates are missing or not evenly spaced.
+    """
+    geobox = scene.odc.geobox
+    if not isinstance(geobox, GeoBox) or not _evenly_spaced(scene):
         raise InputError(
             "The DataArray has no evenly spaced y and x coordinates, so that its place is unknown. "
             "Assign coordinates, for example odc.geo.xr.assign_crs(...) or rioxarray's rio.write_transform(...)."
         )
+    stated = _stated_transform(scene)
+    if stated is None:
+        return geobox
+    turned = stated.b != 0 or stated.d != 0
+    reckoned = stated @ geobox.affine if turned and geobox.crs is None else geobox.affine  # then y and x count pixels
+    moved = ~stated @ reckoned
+    steps = round(moved.c), round(moved.f)
+    if moved.almost_equals(Affine.translation(*steps), precision=1e-3):
+        return GeoBox(geobox.shape, stated @ Affine.translation(*steps) if any(steps) else stated, geobox.crs)
     return geobox
+
+
+def _stated_transform(scene: xr.DataArray) -> Affine | None:
+    """The transform in GDAL's order that rioxarray, odc-geo and geoseg keep beside the CRS; None without one."""
+    text = scene.coords["spatial_ref"].attrs.get("GeoTransform", "") if "spatial_ref" in scene.coords else ""
+    numbers = [float(number) for number in str(text).split()]
+    return (
+        Affine.from_gdal(*numbers) if len(numbers) == 6 and numbers[1] * numbers[5] != numbers[2] * numbers[4] else None
+    )
+
+
+def _evenly_spaced(scene: xr.DataArray) -> bool:
+    """Whether each coordinate is within a tenth of a pixel of its place; odc-geo looks at the first and last only."""
+    for name in scene.dims[-2:]:
+        if name in scene.coords and scene.sizes[name] > 2:
+            found = np.asarray(scene.coords[name].values, np.float64)
+            even = np.linspace(found[0], found[-1], len(found))
+            if np.abs(found - even).max() > 0.1 * abs(even[1] - even[0]):
+                return False
+    return True
 
 
 def _band_names(scene: xr.DataArray, flat: xr.DataArray, options: SceneOptions) -> list[str]:
@@ -80,7 +117,7 @@ def _band_names(scene: xr.DataArray, flat: xr.DataArray, options: SceneOptions) 
         described = [str(name) for name in flat[dim].values]
     elif isinstance(long_name := scene.attrs.get("long_name"), list | tuple) and len(long_name) == flat.shape[0]:
         described = [str(name) for name in long_name]
-    names = list(band_names(described, ["undefined"] * flat.shape[0]))
+    names = band_names(described, ["undefined"] * flat.shape[0], range(1, flat.shape[0] + 1))
     for name, value in (options.bands or {}).items():
         if not str(value).isdigit() or not 1 <= int(value) <= len(names):
             raise InputError(f"For a DataArray, bands are numbers from 1 to {len(names)}, not {name}={value}.")
@@ -95,12 +132,16 @@ def _attrs(scene: xr.DataArray, geobox: GeoBox, options: SceneOptions) -> dict[s
     stated = {"gsd_m": options.gsd_m, "scale": options.scale, "offset": options.offset, "_FillValue": options.nodata}
     found = {
         "gsd_m": scene.attrs.get("gsd_m", ground_sample_distance(shape, geobox.affine, crs)),
-        "scale": scene.attrs.get("scale", scene.attrs.get("scale_factor")),
-        "offset": scene.attrs.get("offset", scene.attrs.get("add_offset")),
+        "scale": _unless(1, scene.attrs.get("scale", scene.attrs.get("scale_factor"))),
+        "offset": _unless(0, scene.attrs.get("offset", scene.attrs.get("add_offset"))),
         "_FillValue": scene.attrs.get("_FillValue", scene.encoding.get("_FillValue", scene.attrs.get("nodata"))),
     }
     merged = {name: stated[name] if stated[name] is not None else found[name] for name in stated}
     return {name: value for name, value in merged.items() if value is not None}
+
+
+def _unless(neutral: float, number: Any) -> Any:
+    return None if number == neutral else number
 
 
 def _valid(scene: xr.DataArray, flat: xr.DataArray, geobox: GeoBox, options: SceneOptions, nodata: Any) -> Any:
@@ -128,7 +169,7 @@ def _mask(path: str, flat: xr.DataArray) -> Any:
     mask = look_at(path)
     if mask.shape != flat.shape[1:] or len(mask.bands) != 1:
         raise InputError(
-            f"The valid mask {mask.path} has {mask.shape[0]} rows x {mask.shape[1]} columns and {len(mask.bands)} bands, "
+            f"The valid mask {mask.path} has {mask.shape[0]} x {mask.shape[1]} pixels and {len(mask.bands)} bands, "
             f"the scene has {flat.shape[1]} x {flat.shape[2]}. Give a mask of one band on the scene's grid."
         )
     stored = open_scene(path).data[0] != 0

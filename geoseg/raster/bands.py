@@ -1,7 +1,7 @@
 """Names of bands: from descriptions, colour interpretation, and what the user states.
 
 Names follow the STAC `eo` common names (blue, green, red, nir, swir16, swir22, ...). A name is only translated where
-the whole set of names leaves no doubt which sensor is meant: "B04" is red for Sentinel-2, while "B4" may be near infrared.
+the whole set of names leaves no doubt which sensor is meant: "B04" is red for Sentinel-2, "B4" may be near infrared.
 """
 
 from __future__ import annotations
@@ -61,21 +61,25 @@ _SENTINEL_2_NAME = re.compile(r"^B(0?[1-9]|1[0-2]|8A)(?=$|[\s,_(])", re.IGNORECA
 _SENTINEL_2_IN_FILE_NAME = re.compile(r"(?:^|_)(B(?:0[1-9]|1[0-2]|8A))(?=$|_)")
 
 
-def band_names(descriptions: Sequence[str | None], colors: Sequence[str]) -> tuple[str, ...]:
-    """One name per band, all different.
+def band_names(
+    descriptions: Sequence[str | None], colors: Sequence[str], numbers: Sequence[int], *, taken: Sequence[str] = ()
+) -> list[str]:
+    """One name per band, all different: from descriptions, else colours, else band_1, band_2, ...
 
     Args:
         descriptions: what the file says of each band, or None.
         colors: GDAL's colour interpretation of each band; it counts where there is no description.
+        numbers: by which `--bands` knows each band.
+        taken: names that other bands have.
     """
     described = common_names([(text or "").strip() for text in descriptions])
     counts = Counter(colors)
-    names: list[str] = []
-    for number, (name, color) in enumerate(zip(described, colors, strict=True), start=1):
-        if not name and color in COLORS and counts[color] == 1 and color not in described:
-            name = color
-        names.append(_unique(name or f"band_{number}", names))
-    return tuple(names)
+    names = []
+    for name, color, number in zip(described, colors, numbers, strict=True):
+        speaks = color in COLORS and counts[color] == 1 and color not in described
+        name = name or (color if speaks else "")
+        names.append(f"band_{number}" if not name or name in taken else name)
+    return _different([*taken, *names])[len(taken) :]
 
 
 def common_names(names: Sequence[str]) -> list[str]:
@@ -121,9 +125,13 @@ def name_in_file_name(stem: str) -> str | None:
     return match[1] if match else None
 
 
-def _unique(name: str, taken: Sequence[str]) -> str:
-    candidate, count = name, 1
-    while candidate in taken:
-        count += 1
-        candidate = f"{name}_{count}"
-    return candidate
+def _different(names: Sequence[str]) -> list[str]:
+    """The names with _2, _3, ... behind those that came before."""
+    found: list[str] = []
+    for name in names:
+        candidate, count = name, 1
+        while candidate in found:
+            count += 1
+            candidate = f"{name}_{count}"
+        found.append(candidate)
+    return found

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import logging
+import re
 import xml.etree.ElementTree as ET
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,17 +12,22 @@ from pathlib import Path
 
 import rasterio
 import rasterio.shutil
+from rasterio._err import CPLE_BaseError  # what rasterio.shutil.copy raises; it has no public name
+from rasterio.crs import CRS
 from rasterio.errors import RasterioError
 
 from geoseg.errors import GeosegError
 from geoseg.legend import Legend
-from geoseg.raster.disk import disk_error, disk_errors, publish_bytes, publish_file
+from geoseg.raster.disk import disk_error, disk_errors, publish_file
 from geoseg.raster.georeference import Georef, ignore_not_georeferenced
 from geoseg.raster.staging import Staging
 from geoseg.raster.vrt import Bands, write_mosaic
 
+logger = logging.getLogger(__name__)
+
 _RUN_DOMAIN = "GEOSEG_RUN"
 _SAMPLE = 2**20
+_NOT_XML = re.compile(r"[^\n\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +59,8 @@ class Layer:
     @property
     def all_tags(self) -> dict[str, str]:
         legend = {} if self.legend is None else {"GEOSEG_LEGEND": self.legend.to_json()}
-        return {**self.tags, "GEOSEG_LAYER": self.name, **legend}
+        tags = {**self.tags, "GEOSEG_LAYER": self.name, **legend}
+        return {key: _NOT_XML.sub("?", value).strip() for key, value in tags.items() if value.strip()}
 
 
 def write_cog(staging: Staging, layer: Layer, georef: Georef, *, threads: int = 1) -> None:
@@ -69,6 +77,8 @@ def write_cog(staging: Staging, layer: Layer, georef: Georef, *, threads: int = 
     Raises:
         GeosegError: a block is missing, or the file could not be written; finished blocks are kept.
     """
+    if (staging.layout.layers[layer.name], staging.layout.shape) != (len(layer.bands), georef.shape):
+        raise ValueError(f"staged are {staging.layout}, not {len(layer.bands)} bands of {georef.shape}")
     staging.check_complete()
     doing = f"writing {layer.path.name}"
     with disk_errors(doing, layer.path.parent), staging.work_folder(layer.path) as folder:
@@ -77,8 +87,9 @@ def write_cog(staging: Staging, layer: Layer, georef: Georef, *, threads: int = 
         cog = folder / "cog.tif"
         try:
             _copy(mosaic, cog, layer, threads)
+            _keep_crs(cog, georef)
             _check_copy(cog, layer, georef)
-        except RasterioError as error:
+        except (RasterioError, CPLE_BaseError) as error:
             raise disk_error(doing, layer.path.parent, error) from error
         _publish(cog, layer.path, staging.digest)
 
@@ -111,40 +122,67 @@ def _copy(mosaic: Path, cog: Path, layer: Layer, threads: int) -> None:
         )
 
 
+def _keep_crs(cog: Path, georef: Georef) -> None:
+    """Put the CRS in the sidecar where the keys of a GeoTIFF lose part of it; GDAL prefers what is there."""
+    if georef.crs is None or _crs_of(cog) == georef.crs:
+        return
+    root = _sidecar_root(cog)
+    element = ET.Element("SRS")
+    element.text = georef.crs.to_wkt(version="WKT2_2019")
+    root.insert(0, element)
+    _write_sidecar(cog, root)
+    if _crs_of(cog) != georef.crs:
+        logger.warning("GeoTIFF cannot hold every detail of the CRS %s", element.text)
+
+
+def _crs_of(path: Path) -> CRS | None:
+    with ignore_not_georeferenced(), rasterio.open(path) as raster:
+        return raster.crs
+
+
 def _check_copy(cog: Path, layer: Layer, georef: Georef) -> None:
-    """Read back what GDAL may lose without a word: the last tile, the georeference, the tags."""
+    """Read back what GDAL may lose without a word: the last tile, the transform, the tags."""
     with ignore_not_georeferenced(), rasterio.open(cog) as raster:
         _, last = max(raster.block_windows(1), key=lambda item: item[0])
         raster.read(window=last)
-        found = (raster.shape, raster.count, raster.transform, raster.crs)
+        found = (raster.shape, raster.count, raster.transform)
         tags = raster.tags()
-    expected = (georef.shape, len(layer.bands), georef.transform, georef.crs)
-    for name, before, after in zip(("shape", "band count", "transform", "CRS"), expected, found, strict=True):
+    expected = (georef.shape, len(layer.bands), georef.transform)
+    for name, before, after in zip(("shape", "band count", "transform"), expected, found, strict=True):
         if before != after:
             raise GeosegError(f"The {name} of {layer.path} would be {after!r}, not {before!r} as the scene has it.")
     lost = sorted(key for key, value in layer.all_tags.items() if tags.get(key) != value)
     if lost:
-        raise GeosegError(f"The tags {', '.join(lost)} of {layer.path} could not be stored.")
+        logger.warning("%s could not hold the tags %s", layer.path, ", ".join(lost))
 
 
 def _publish(cog: Path, path: Path, digest: str) -> None:
     """Sidecar first, TIFF last; leftovers of an older file of that name would be taken for the new one's."""
-    publish_bytes(_sidecar(path), _sidecar_xml(cog, digest))
+    _name_run(cog, digest)
+    publish_file(_sidecar(cog), _sidecar(path))
     for suffix in (".ovr", ".msk"):
         path.with_name(path.name + suffix).unlink(missing_ok=True)
     publish_file(cog, path)
 
 
-def _sidecar_xml(cog: Path, digest: str) -> bytes:
-    """GDAL's sidecar of the copy (class names), and the run that it belongs to."""
-    sidecar = _sidecar(cog)
-    root = ET.fromstring(sidecar.read_bytes()) if sidecar.exists() else ET.Element("PAMDataset")
+def _name_run(cog: Path, digest: str) -> None:
+    """Say in the sidecar which run it belongs to. Not in the TIFF: files of equal scenes shall be equal."""
     domain = ET.Element("Metadata", domain=_RUN_DOMAIN)
     for key, value in (("DIGEST", digest), ("TIFF", _fingerprint(cog))):
         ET.SubElement(domain, "MDI", key=key).text = value
+    root = _sidecar_root(cog)
     root.insert(0, domain)
+    _write_sidecar(cog, root)
+
+
+def _sidecar_root(cog: Path) -> ET.Element:
+    sidecar = _sidecar(cog)
+    return ET.fromstring(sidecar.read_bytes()) if sidecar.exists() else ET.Element("PAMDataset")
+
+
+def _write_sidecar(cog: Path, root: ET.Element) -> None:
     ET.indent(root)
-    return ET.tostring(root, encoding="unicode").encode() + b"\n"
+    _sidecar(cog).write_text(ET.tostring(root, encoding="unicode") + "\n", encoding="utf-8")
 
 
 def _fingerprint(path: Path) -> str:

@@ -9,7 +9,7 @@ import shutil
 import tempfile
 import uuid
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from geoseg.errors import GeosegError, InputError
@@ -155,8 +155,10 @@ def locked_folder(folder: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        if folder.is_dir() and {entry.name for entry in folder.iterdir()} == {"lock"}:
-            remove(folder)
+        with suppress(OSError):  # another run may be waiting in it; it takes over what is left
+            if {entry.name for entry in folder.iterdir()} == {"lock"}:
+                (folder / "lock").unlink()
+                folder.rmdir()
         os.close(descriptor)
 
 
@@ -210,4 +212,4 @@ def _size_of(folder: Path) -> int:
 
 
 def _gigabytes(size: int) -> str:
-    return f"{size / 1e9:.1f} GB" if size >= 5e7 else f"{size / 1e9:.4f} GB"
+    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e9:.3f} GB"

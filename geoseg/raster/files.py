@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 from affine import Affine
 from rasterio.crs import CRS
 from rasterio.enums import MaskFlags
@@ -15,11 +16,11 @@ from rasterio.errors import RasterioError
 from rasterio.io import DatasetReader
 
 from geoseg.errors import InputError
-from geoseg.raster.handles import dataset, gdal_message, is_local_file, is_remote
+from geoseg.raster.handles import dataset, gdal_message, gdal_settings, is_local_file, is_remote
 from geoseg.raster.tiff import Extent, stored_extent
 
 _GDAL_NAME = re.compile(
-    r"^(/vsi|<|[A-Z][A-Z0-9_]+:|\w+(\+\w+)*://)"
+    r"^(/vsi|<|[A-Za-z][A-Za-z0-9_]+:|\w+(\+\w+)*://)"
 )  # read by GDAL without being a file: NETCDF:..., URLs
 
 
@@ -27,8 +28,8 @@ _GDAL_NAME = re.compile(
 class BandFacts:
     """One band: its number in the file (1-based), and what GDAL says of it.
 
-    `mask` is `file` where GDAL's mask of the file counts (internal mask, .msk, alpha), `band` where each band has its
-    own, else empty; a nodata value is compared here, exactly, and not through GDAL's mask.
+    `mask` says which of GDAL's masks counts: `alpha`, `file` (inside the file, or a .msk beside it), `band` where each
+    band has its own, else empty; a nodata value is compared by the reader, exactly, and not through GDAL's mask.
     """
 
     number: int
@@ -55,35 +56,45 @@ class FileFacts:
 
     @property
     def alpha(self) -> int | None:
-        """Number of the band that says which pixels are measured, where GDAL takes it so."""
-        found = [band.number for band in self.bands if band.color == "alpha" and band.mask == "file"]
-        return found[0] if found else None
+        """Number of the band that says which pixels are measured, where GDAL takes it so.
+
+        GDAL calls the fourth of four uint8 bands alpha unless told otherwise, so a description ("nir") counts more.
+        """
+        if not any(band.mask == "alpha" for band in self.bands):
+            return None
+        silent = (band for band in self.bands if band.color == "alpha" and _may_be_alpha(band.description))
+        return next((band.number for band in silent), None)
 
     @property
     def bounds(self) -> tuple[float, float, float, float]:
         """(left, bottom, right, top) of the four corners in CRS units."""
         rows, cols = self.shape
-        corners = [self.transform * at for at in ((0, 0), (cols, 0), (0, rows), (cols, rows))]
+        corners = [self.transform @ at for at in ((0, 0), (cols, 0), (0, rows), (cols, rows))]
         xs, ys = [x for x, _ in corners], [y for _, y in corners]
         return min(xs), min(ys), max(xs), max(ys)
 
 
-def look_at(path: str | Path) -> FileFacts:
+def _may_be_alpha(description: str | None) -> bool:
+    return not description or any(word in description.lower() for word in ("alpha", "mask", "opacity", "band 4"))
+
+
+def look_at(path: str | os.PathLike[str]) -> FileFacts:
     """Open `path` and read its header; InputError in plain words where it is no usable raster."""
     name = absolute(path)
     _check_is_file(name)
-    try:
-        opened = dataset(name)
-    except (RasterioError, OSError) as error:
-        raise InputError(_not_a_raster(name, error)) from error
-    _check_has_bands(opened, name)
-    _check_is_placed(opened, name)
-    if opened.driver == "GTiff" and is_local_file(name):
-        _check_is_whole(opened, name, stored_extent(Path(name)))
-    return _facts(opened, name)
+    with gdal_settings(name):
+        try:
+            opened = dataset(name)
+        except (RasterioError, OSError) as error:
+            raise InputError(_not_a_raster(name, error)) from error
+        _check_has_bands(opened, name)
+        _check_is_placed(opened, name)
+        if is_local_file(name):
+            _check_is_whole(opened, name)
+        return _facts(opened, name)
 
 
-def absolute(path: str | Path) -> str:
+def absolute(path: str | os.PathLike[str]) -> str:
     """The name that any process finds: local files by their absolute path, all else as given."""
     name = os.fspath(path)
     if is_remote(name) or (_GDAL_NAME.match(name) and not Path(name).exists()):
@@ -103,7 +114,7 @@ def _check_is_file(name: str) -> None:
 
 def _not_a_raster(name: str, error: BaseException) -> str:
     if is_remote(name):
-        return f"{name} cannot be read as a raster: {gdal_message(error)} Check the address and that it allows range reads."
+        return f"{name} cannot be read as a raster: {gdal_message(error)} Check the address and your access to it."
     path = Path(name)
     if path.is_dir():
         return f"{name} is a folder, not a raster file. Name the file, or one file per band with --bands."
@@ -162,15 +173,43 @@ def _check_is_placed(opened: DatasetReader, name: str) -> None:
     )
 
 
-def _check_is_whole(opened: DatasetReader, name: str, extent: Extent | None) -> None:
-    if extent is None:
-        return
-    claim = f"{name} claims {opened.width} x {opened.height} px"
+def _check_is_whole(opened: DatasetReader, name: str) -> None:
+    """Refuse what GDAL opens although a part is missing, as far as it shows without reading pixels."""
+    path = Path(name)
     again = "The file is cut off or damaged: copy or download it again."
-    if extent.stored == 0:
+    if opened.driver == "PNG" and b"IEND" not in _tail(path):
+        raise InputError(f"{name} ends before its last pixel. {again}")
+    if opened.driver == "VRT":
+        gone = [
+            part
+            for part in opened.files
+            if not is_remote(part) and not part.startswith("/vsi") and not Path(part).exists()
+        ]
+        if gone:
+            raise InputError(
+                f"{name} refers to {gone[0]}, which does not exist ({len(gone)} such files). Put it there."
+            )
+    extent = stored_extent(path) if opened.driver == "GTiff" else None
+    if extent is not None:
+        _check_extent(opened, name, extent, again)
+
+
+def _tail(path: Path) -> bytes:
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - 4096))
+        return file.read()
+
+
+def _check_extent(opened: DatasetReader, name: str, extent: Extent, again: str) -> None:
+    claim = f"{name} claims {opened.width} x {opened.height} px"
+    if extent.stored == 0 and opened.nodata is None:  # with nodata it is honestly empty
         raise InputError(f"{claim}, but no pixel is stored in its {extent.file_size} bytes. {again}")
-    if extent.end > extent.file_size:
-        raise InputError(f"{claim} in {extent.end} bytes, but it has only {extent.file_size} bytes. {again}")
+    needed = extent.end
+    if opened.compression is None and extent.stored == extent.blocks:
+        bits = int(opened.tags(1, ns="IMAGE_STRUCTURE").get("NBITS", 8 * np.dtype(opened.dtypes[0]).itemsize))
+        needed = max(needed, opened.width * opened.height * opened.count * bits // 8)
+    if needed > extent.file_size:
+        raise InputError(f"{claim} in {needed} bytes, but it has only {extent.file_size} bytes. {again}")
 
 
 def _facts(opened: DatasetReader, name: str) -> FileFacts:
@@ -201,6 +240,8 @@ def _facts(opened: DatasetReader, name: str) -> FileFacts:
 
 
 def _mask(flags: Sequence[MaskFlags]) -> str:
-    if MaskFlags.all_valid in flags or MaskFlags.nodata in flags:
-        return ""
-    return "file" if MaskFlags.per_dataset in flags else "band"
+    if MaskFlags.alpha in flags:
+        return "alpha"
+    if MaskFlags.per_dataset in flags:
+        return "file"
+    return "" if MaskFlags.all_valid in flags or MaskFlags.nodata in flags else "band"

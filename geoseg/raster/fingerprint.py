@@ -48,14 +48,17 @@ def _source(path: str) -> dict[str, str]:
     """Of a source and, for a VRT or a mask beside it, of the files that it is made of."""
     if not is_local_file(path):
         return {"name": path, **_http_state(path)}
+    return {"name": path} | {name: _file_state(name) for name in sorted(_files(path))}
+
+
+def _files(path: str) -> set[str]:
+    """The file itself, masks beside it, and what a VRT is made of, through VRTs of VRTs."""
     try:
-        names = [name for name in dataset(path).files if not name.endswith(_SIDECARS)]
+        names = {name for name in dataset(path).files if not name.endswith(_SIDECARS)} - {path}
     except (RasterioError, OSError):
-        names = []
-    found = {"name": path}
-    for name in sorted({path, *names}):
-        found[name] = _file_state(name)
-    return found
+        names = set()
+    nested = [_files(name) for name in names if name.lower().endswith(".vrt")]
+    return {path}.union(names, *nested)
 
 
 def _file_state(name: str) -> str:

@@ -43,7 +43,7 @@ def _map_size(transform: Affine, crs: CRS) -> float | None:
 def _geodesic_size(shape: tuple[int, int], transform: Affine, crs: CRS) -> float | None:
     """From the two sides of the central pixel on the ellipsoid; None where the CRS does not reach the ground."""
     row, col = shape[0] / 2, shape[1] / 2
-    corners = [transform * at for at in ((col, row), (col + 1, row), (col, row + 1))]
+    corners = [transform @ at for at in ((col, row), (col + 1, row), (col, row + 1))]
     try:
         proj = ProjCRS.from_user_input(crs.to_wkt())
         if proj.geodetic_crs is None:

@@ -1,7 +1,7 @@
 """One GDAL handle per thread and file, opened when first needed.
 
-GDAL handles may not be shared between threads, nor survive a fork, nor be pickled. So a reader holds paths only and asks
-here for the handle of the thread that is reading. Each thread keeps the handles that it used last, at most
+GDAL handles may not be shared between threads, nor survive a fork, nor be pickled. So a reader holds paths only and
+asks here for the handle of the thread that is reading. Each thread keeps the handles that it used last, at most
 `MAX_HANDLES`; a file that was replaced on disk since (another size or modification time) is opened anew.
 """
 
@@ -34,11 +34,12 @@ REMOTE_SETTINGS = {
     "VSI_CACHE": "TRUE",
 }
 LOCAL_SETTINGS = {
+    "GDAL_DISABLE_READDIR_ON_OPEN": "FALSE",  # masks and georeference may lie beside the file
     "GDAL_ERROR_ON_LIBJPEG_WARNING": "TRUE",  # else the missing half of a cut JPEG reads as gray
 }
 
 _REMOTE = re.compile(
-    r"^(https?|ftp|s3|gs|gcs|az|adls|oss|swift|hdfs)(\+\w+)*://|^/vsi(curl|s3|gs|az|adls|oss|swift|hdfs)"
+    r"^(\w+\+)*(https?|ftp|s3|gs|az|adls|oss|swift|hdfs)(\+\w+)*://|/vsi(curl|s3|gs|az|adls|oss|swift|hdfs)\b"
 )
 
 # warnings.catch_warnings swaps a filter list that all threads share: two openings must not interleave.
@@ -57,7 +58,7 @@ if hasattr(os, "register_at_fork"):
 
 def is_remote(path: str) -> bool:
     """Whether GDAL reads `path` over the network."""
-    return _REMOTE.match(path) is not None or "/vsicurl/" in path or "/vsis3/" in path
+    return _REMOTE.search(path) is not None
 
 
 def is_local_file(path: str) -> bool:
@@ -66,7 +67,8 @@ def is_local_file(path: str) -> bool:
 
 def gdal_settings(path: str) -> rasterio.Env:
     """GDAL's settings while `path` is opened or read; they hold for this thread only."""
-    return rasterio.Env(**(REMOTE_SETTINGS if is_remote(path) else LOCAL_SETTINGS))
+    settings = REMOTE_SETTINGS if is_remote(path) else LOCAL_SETTINGS
+    return rasterio.Env(**{name: value for name, value in settings.items() if name not in os.environ})
 
 
 def open_dataset(path: str) -> DatasetReader:
@@ -119,5 +121,5 @@ def gdal_message(error: BaseException) -> str:
     cause = error
     while cause.__cause__ is not None:
         cause = cause.__cause__
-    text = str(cause) or type(cause).__name__
+    text = " ".join(str(cause).split()) or type(cause).__name__
     return text if text.endswith(".") else text + "."

@@ -15,6 +15,7 @@ import numpy.typing as npt
 import rasterio
 import rasterio.shutil
 from pydantic import ValidationError
+from rasterio._err import CPLE_BaseError  # what rasterio.shutil.copy raises; it has no public name
 from rasterio.errors import RasterioError
 from rasterio.io import DatasetReader, MemoryFile
 
@@ -95,7 +96,7 @@ def read_legend(path: str | Path) -> Legend:
             _check_class_map(path, raster)
             text = raster.tags().get("GEOSEG_LEGEND")
             return Legend.from_json(text) if text else _foreign_legend(raster)
-    except RasterioError as error:
+    except (RasterioError, CPLE_BaseError) as error:
         raise InputError(f"Cannot open {path} as a class raster: {error}") from error
     except ValidationError as error:
         raise InputError(f"The legend in the tags of {path} cannot be read: {error.errors()[0]['msg']}.") from error
@@ -140,10 +141,14 @@ def _categories(raster: DatasetReader) -> tuple[dict[int, str], dict[int, str]]:
 
 
 def _unique(names: Mapping[int, str]) -> dict[int, str]:
-    """Names in the letters that a legend allows; a name that comes twice gets its id."""
-    plain = {i: _plain(name) or f"class_{i}" for i, name in names.items()}
-    values = list(plain.values())
-    return {i: name if values.count(name) == 1 else f"{name[:58]}_{i}" for i, name in plain.items()}
+    """Names in the letters that a legend allows; a name that is taken gets its id."""
+    unique: dict[int, str] = {}
+    for i, given in names.items():
+        name = _plain(given) or f"class_{i}"
+        while name in unique.values():
+            name = f"{name[:58]}_{i}"
+        unique[i] = name
+    return unique
 
 
 def _plain(name: str) -> str:

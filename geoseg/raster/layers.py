@@ -13,6 +13,7 @@ import numpy as np
 from geoseg.errors import InputError
 from geoseg.raster.bands import band_names, name_in_file_name
 from geoseg.raster.files import BandFacts, FileFacts, absolute, look_at
+from geoseg.raster.handles import is_remote
 from geoseg.raster.reader import Band
 
 Source = str | os.PathLike[str]
@@ -34,6 +35,10 @@ class Inventory:
     files: tuple[FileFacts, ...]
     scene_files: int
     stated: tuple[StatedBand, ...]
+
+    def numbered(self) -> list[tuple[int, BandFacts]]:
+        """Every band of every file with its file: the scene's bands come first, in the order that --bands counts."""
+        return [(index, band) for index, one in enumerate(self.files) for band in one.bands]
 
 
 def take_inventory(sources: Sequence[Source], bands: Mapping[str, str]) -> Inventory:
@@ -58,8 +63,8 @@ def _parse(name: str, value: str, sources: Sequence[Source]) -> StatedBand:
     found = _find(text, sources)
     head, _, tail = text.rpartition(":")
     if found is None and head and tail.isdigit():
-        return StatedBand(name, _find(head, sources) or absolute(head), int(tail))
-    return StatedBand(name, found or absolute(text), 1)
+        return StatedBand(name, _find(head, sources) or _beside(head, sources), int(tail))
+    return StatedBand(name, found or _beside(text, sources), 1)
 
 
 def _find(text: str, sources: Sequence[Source]) -> str | None:
@@ -67,6 +72,13 @@ def _find(text: str, sources: Sequence[Source]) -> str | None:
     folders = [path if path.is_dir() else path.parent for path in (Path(source) for source in sources)]
     candidates = [Path(text), *(folder / text for folder in folders)]
     return next((absolute(path) for path in candidates if path.is_file()), None)
+
+
+def _beside(text: str, sources: Sequence[Source]) -> str:
+    """The address of `text` next to a scene on the network; else `text` as it is."""
+    folders = [str(source).rpartition("/")[0] for source in sources if is_remote(str(source))]
+    name = absolute(text)
+    return f"{folders[0]}/{text}" if folders and not is_remote(name) and not Path(text).is_absolute() else name
 
 
 def layers_of(inventory: Inventory, nodata: float | None) -> tuple[Band, ...]:
@@ -78,7 +90,7 @@ def layers_of(inventory: Inventory, nodata: float | None) -> tuple[Band, ...]:
     stated = _stated_names(inventory)
     chosen = _chosen(inventory, stated)
     names = _names(inventory, chosen, stated)
-    claimed = {index for index, number in stated if number == inventory.files[index].alpha}
+    masked = {index for index, one in enumerate(inventory.files) if one.alpha and (index, one.alpha) not in stated}
     layers = tuple(
         Band(
             name,
@@ -86,7 +98,7 @@ def layers_of(inventory: Inventory, nodata: float | None) -> tuple[Band, ...]:
             band.number,
             band.dtype,
             _storable(band.nodata if nodata is None else nodata, band.dtype),
-            "" if index in claimed else band.mask,
+            "" if band.mask == "alpha" and index not in masked else band.mask,
             band.scale,
             band.offset,
         )
@@ -114,7 +126,7 @@ def _key(inventory: Inventory, band: StatedBand) -> tuple[int, int]:
         if not 1 <= band.number <= count:
             raise InputError(f"--bands {band.name} asks for band {band.number} of {band.path}, which has 1 to {count}.")
         return index, band.number
-    numbered = [(index, one.number) for index in range(inventory.scene_files) for one in inventory.files[index].bands]
+    numbered = [(index, one.number) for index, one in inventory.numbered() if index < inventory.scene_files]
     if not 1 <= band.number <= len(numbered):
         has = f"bands 1 to {len(numbered)}" if numbered else "no bands but those of the files that --bands names"
         raise InputError(f"--bands {band.name}={band.number} asks for band {band.number}, but the scene has {has}.")
@@ -124,11 +136,10 @@ def _key(inventory: Inventory, band: StatedBand) -> tuple[int, int]:
 def _chosen(inventory: Inventory, stated: Mapping[tuple[int, int], str]) -> list[tuple[int, BandFacts]]:
     """The bands that are read, with their files."""
     chosen = []
-    for index, one in enumerate(inventory.files):
-        for band in one.bands:
-            extra = index >= inventory.scene_files or band.number == one.alpha
-            if not extra or (index, band.number) in stated:
-                chosen.append((index, band))
+    for index, band in inventory.numbered():
+        extra = index >= inventory.scene_files or band.number == inventory.files[index].alpha
+        if not extra or (index, band.number) in stated:
+            chosen.append((index, band))
     if not chosen:
         raise InputError(
             f"{inventory.files[0].path} has an alpha band only. Give a raster with at least one other band."
@@ -140,15 +151,17 @@ def _names(
     inventory: Inventory, chosen: Sequence[tuple[int, BandFacts]], stated: Mapping[tuple[int, int], str]
 ) -> list[str]:
     """Names of the chosen bands: as stated, else from descriptions and colours; a stated name frees it elsewhere."""
-    given = [stated.get((index, band.number)) for index, band in chosen]
-    descriptions = [_description(inventory, index, band) for index, band in chosen]
-    colors = [band.color for _, band in chosen]
-    found = band_names(descriptions, colors)
-    names: list[str] = []
-    for number, (said, name) in enumerate(zip(given, found, strict=True), start=1):
-        free = name if name not in given else f"band_{number}"
-        names.append(said or free)
-    return names
+    keys = [(index, band.number) for index, band in chosen]
+    open_ones = [(index, band) for index, band in chosen if (index, band.number) not in stated]
+    every = [(index, band.number) for index, band in inventory.numbered()]
+    found = band_names(
+        [_description(inventory, index, band) for index, band in open_ones],
+        [band.color for _, band in open_ones],
+        [every.index((index, band.number)) + 1 for index, band in open_ones],
+        taken=tuple(stated.values()),
+    )
+    others = iter(found)
+    return [stated[key] if key in stated else next(others) for key in keys]
 
 
 def _description(inventory: Inventory, index: int, band: BandFacts) -> str | None:
@@ -164,8 +177,8 @@ def _storable(nodata: float | None, dtype: str) -> float | None:
     if nodata is None:
         return None
     kind = np.dtype(dtype)
-    if kind.kind == "f":
-        return float(nodata)
+    if kind.kind == "f":  # float32's least number, written with few digits, may lie beyond it
+        return float(np.clip(nodata, np.finfo(kind).min, np.finfo(kind).max)) if math.isfinite(nodata) else nodata
     limits = np.iinfo(kind)
     return nodata if math.isfinite(nodata) and nodata == int(nodata) and limits.min <= nodata <= limits.max else None
 
@@ -176,5 +189,6 @@ def _check_nodata(nodata: float | None, layers: Sequence[Band]) -> None:
     dtype = np.dtype(layers[0].dtype)
     limits = np.iinfo(dtype)
     raise InputError(
-        f"No pixel of dtype {dtype} can be the nodata value {nodata:g}; state one between {limits.min} and {limits.max}."
+        f"No pixel of dtype {dtype} can be the nodata value {nodata:g}; "
+        f"state a whole number from {limits.min} to {limits.max}."
     )

@@ -34,7 +34,8 @@ class LazyPixels:
         names = self.reader.bands[bands[0]]
         window, within = _window(rows, cols)
         values = self.reader.select(names).read(window).values
-        return values[(slice(None), *within)][(bands[1], rows[1], cols[1])]
+        taken: NDArray[Any] = values[(slice(None), *within)][(bands[1], rows[1], cols[1])]
+        return taken
 
 
 class LazyValid:
@@ -49,7 +50,8 @@ class LazyValid:
     def __getitem__(self, key: Any) -> NDArray[np.bool_]:
         rows, cols = _slices(key, self.shape)
         window, within = _window(rows, cols)
-        return self.reader.read(window).valid[within][(rows[1], cols[1])]
+        taken: NDArray[np.bool_] = self.reader.read(window).valid[within][(rows[1], cols[1])]
+        return taken
 
 
 def _slices(key: Any, shape: tuple[int, ...]) -> list[tuple[slice, Any]]:
@@ -121,7 +123,8 @@ def _geotransform(transform: Affine) -> str:
 
 def _lazy(source: LazyPixels | LazyValid, chunks: tuple[int, ...]) -> Any:
     meta = np.empty((0,) * source.ndim, source.dtype)
-    return da.from_array(source, chunks=chunks, name=False, asarray=False, inline_array=True, meta=meta)
+    options = {"name": False, "asarray": False, "inline_array": True, "meta": meta}
+    return da.from_array(source, chunks=chunks, **options)  # type: ignore[no-untyped-call]
 
 
 def _attrs(reader: SceneReader) -> dict[str, Any]:

@@ -16,8 +16,9 @@ PHASE_TOLERANCE = 0.02  # of the scene's pixels, at either end of the scene: rou
 
 
 def finest(facts: Sequence[FileFacts]) -> FileFacts:
-    """The file with the smallest pixels; the first of equals."""
-    return min(facts, key=lambda one: abs(one.transform.determinant) * (1 + 1e-9 * facts.index(one)))
+    """The file with the smallest pixels; the first of equals, whose transform is then kept bit for bit."""
+    smallest = min(abs(one.transform.determinant) for one in facts)
+    return next(one for one in facts if abs(one.transform.determinant) <= smallest * (1 + 1e-6))
 
 
 def place(one: FileFacts, grid: FileFacts) -> PlacedFile:
@@ -30,7 +31,7 @@ def place(one: FileFacts, grid: FileFacts) -> PlacedFile:
         rows, cols = (Axis(1, 0, size, "nearest") for size in one.shape)
         return PlacedFile(one.path, rows, cols)
     _check_crs(one, grid)
-    to_file = ~one.transform * grid.transform
+    to_file = ~one.transform @ grid.transform
     size = max(grid.shape)
     if max(abs(to_file.b), abs(to_file.d)) * size > PHASE_TOLERANCE or to_file.a <= 0 or to_file.e <= 0:
         raise InputError(
@@ -85,8 +86,8 @@ def check_same_grid(mask: FileFacts, grid: FileFacts) -> None:
         raise InputError(f"The valid mask {mask.path} has {len(mask.bands)} bands; give a raster with one.")
     if mask.transform == Affine.identity() or grid.transform == Affine.identity():
         return
-    shift = ~grid.transform * mask.transform
-    corners = [((col, row), shift * (col, row)) for row in (0, grid.shape[0]) for col in (0, grid.shape[1])]
+    shift = ~grid.transform @ mask.transform
+    corners = [((col, row), shift @ (col, row)) for row in (0, grid.shape[0]) for col in (0, grid.shape[1])]
     if max(abs(x - at[0]) + abs(y - at[1]) for at, (x, y) in corners) > 2 * PHASE_TOLERANCE:
         raise InputError(
             f"The valid mask {mask.path} covers {_extent(mask)}, the scene covers {_extent(grid)} "
@@ -104,6 +105,6 @@ def _warp_advice(one: FileFacts, grid: FileFacts) -> str:
     epsg = grid.crs.to_epsg() if grid.crs else None
     target = f"-t_srs EPSG:{epsg} " if epsg and one.crs else ""
     extent = " ".join(f"{number:.12g}" for number in (left, bottom, right, top))
-    rows, cols = grid.shape
-    name = Path(one.path).name
-    return f"Put it on the same grid first: gdalwarp {target}-te {extent} -ts {cols} {rows} -r bilinear '{name}' warped.tif"
+    size = f"-ts {grid.shape[1]} {grid.shape[0]}"
+    line = f"gdalwarp {target}-te {extent} {size} -r bilinear '{Path(one.path).name}' warped.tif"
+    return f"Put it on the same grid first: {line}"

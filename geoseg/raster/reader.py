@@ -3,7 +3,7 @@
 A scene is a grid, the files that fill it, and a list of bands, each in one of the files. The files of one scene may
 differ in resolution (Sentinel-2: 10, 20 and 60 m); `Axis` says where their pixels lie on the scene's grid.
 
-Reading goes: files -> bands on the native grid, valid where every used file measured -> (after `resampled`) target grid.
+Reading goes: files -> bands on the native grid, valid where every used file measured -> (if `resampled`) other grid.
 """
 
 from __future__ import annotations
@@ -33,7 +33,6 @@ Values = NDArray[Any]
 Bools = NDArray[np.bool_]
 
 RESAMPLING_PIXELS = 1 << 22  # source pixels held at once while resampling, so that a strong reduction stays small
-DEFAULT_CHUNK = 2048
 
 
 class Pixels(NamedTuple):
@@ -87,7 +86,7 @@ class Band:
         number: 1-based band of that file.
         dtype: of the stored numbers.
         nodata: stored value that means "not measured"; None = all are measured.
-        mask: `file`, `band` or empty: which of GDAL's masks counts.
+        mask: `alpha`, `file`, `band` or empty: which of GDAL's masks counts.
         scale: of the file: value = pixel * scale + offset.
         offset: see `scale`.
     """
@@ -153,7 +152,7 @@ class SceneReader:
 
     @property
     def transform(self) -> Affine:
-        return self.native_transform if self.zoom == 1 else self.native_transform * Affine.scale(self.zoom)
+        return self.native_transform if self.zoom == 1 else self.native_transform @ Affine.scale(self.zoom)
 
     @property
     def geobox(self) -> GeoBox:
@@ -175,11 +174,12 @@ class SceneReader:
     @property
     def has_mask(self) -> bool:
         """Whether any pixel may be not measured; a band of real numbers may hold NaN."""
-        partial = any(file.rows.kernel != "nearest" or not file.rows.is_identity for file in self.files)
+        rows, cols = self.native_shape
+        used = {band.file for band in self.layers}
         return (
             self.valid_mask is not None
-            or partial
             or any(band.mask or band.nodata is not None or np.dtype(band.dtype).kind == "f" for band in self.layers)
+            or not all(self.files[index].rows.covers(rows) and self.files[index].cols.covers(cols) for index in used)
         )
 
     @property
@@ -218,9 +218,11 @@ class SceneReader:
         by_name = {band.name: band for band in self.layers}
         missing = [name for name in names if name not in by_name]
         if missing:
+            alpha = any(band.mask == "alpha" for band in self.layers)
             raise InputError(
-                f"The scene has no band {', '.join(missing)}; it has {', '.join(self.bands)}. "
-                f"Say which band it is with --bands, for example --bands {missing[0]}=1."
+                f"The scene has no band {', '.join(missing)}; it has {', '.join(self.bands)}"
+                f"{', and one called alpha that counts as mask' if alpha else ''}. "
+                f"Say which one it is with --bands, for example --bands {missing[0]}={len(self.layers) + alpha}."
             )
         if not names or len(set(names)) != len(names):
             raise InputError(f"Name at least one band, and each once, not {', '.join(names) or 'none'}.")
@@ -252,16 +254,24 @@ class SceneReader:
         return self._read_native(window) if self.zoom == 1 else self._read_resampled(window)
 
     def _read_native(self, window: Window) -> Pixels:
-        values = np.empty((len(self.layers), *window.shape), self.dtype)
-        valid = np.ones(window.shape, np.bool_)
-        for index, file in enumerate(self.files):
-            at = [position for position, band in enumerate(self.layers) if band.file == index]
-            if at:
-                part = _read_file(file, [self.layers[position] for position in at], window)
-                values[at] = part.values
-                valid &= part.valid
+        values, valid = self._read_files(window)
         if self.valid_mask is not None:
             valid &= _read_valid_mask(self.valid_mask, window)
+        return Pixels(values, valid)
+
+    def _read_files(self, window: Window) -> Pixels:
+        """Bands that share file and dtype are read in one go."""
+        groups: dict[tuple[int, str], list[int]] = {}
+        for position, band in enumerate(self.layers):
+            groups.setdefault((band.file, band.dtype), []).append(position)
+        if len(groups) == 1:
+            return _read_file(self.files[self.layers[0].file], self.layers, window)
+        values = np.empty((len(self.layers), *window.shape), self.dtype)
+        valid = np.ones(window.shape, np.bool_)
+        for (file, _), positions in groups.items():
+            part = _read_file(self.files[file], [self.layers[position] for position in positions], window)
+            values[positions] = part.values
+            valid &= part.valid
         return Pixels(values, valid)
 
     def _read_resampled(self, window: Window) -> Pixels:
@@ -313,11 +323,10 @@ def _taps(rows: Axis, cols: Axis, window: Window, source: Window) -> Any:
 
 
 def _read_file(file: PlacedFile, bands: Sequence[Band], window: Window) -> Pixels:
-    """Bands of one file on the scene's grid."""
+    """Bands of one file and dtype on the scene's grid."""
     needed = _needed(file.rows, file.cols, window)
-    if needed.is_empty:
-        dtype = np.result_type(*(np.dtype(band.dtype) for band in bands))
-        return Pixels(np.zeros((len(bands), *window.shape), dtype), np.zeros(window.shape, np.bool_))
+    if needed.is_empty:  # the file stops short of this part
+        return Pixels(np.zeros((len(bands), *window.shape), bands[0].dtype), np.zeros(window.shape, np.bool_))
     with reading(file.path, needed) as opened:
         stored = opened.read([band.number for band in bands], window=_to_rasterio(needed))
         valid = np.ones(needed.shape, np.bool_)
@@ -330,14 +339,14 @@ def _read_file(file: PlacedFile, bands: Sequence[Band], window: Window) -> Pixel
 
 def _masks(opened: DatasetReader, bands: Sequence[Band], stored: Values, window: Window) -> Iterator[Bools]:
     """Each reason for which a pixel may be not measured, as (height, width) of what remains."""
-    by_file = [band.number for band in bands if band.mask == "file"][:1]
+    by_file = [band.number for band in bands if band.mask in ("alpha", "file")][:1]
     for number in by_file + [band.number for band in bands if band.mask == "band"]:
         yield opened.read_masks(number, window=_to_rasterio(window)) != 0
     for band, values in zip(bands, stored, strict=True):
         if values.dtype.kind == "f":
             yield np.isfinite(values)
         if band.nodata is not None and math.isfinite(band.nodata):
-            yield values != np.asarray(band.nodata).astype(values.dtype)
+            yield values != values.dtype.type(band.nodata)
 
 
 def _read_valid_mask(file: PlacedFile, window: Window) -> Bools:

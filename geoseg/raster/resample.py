@@ -39,6 +39,10 @@ class Axis:
     def is_identity(self) -> bool:
         return self.kernel == "nearest" and self.scale == 1
 
+    def covers(self, count: int) -> bool:
+        """Whether the first and the last of `count` target pixels have a source."""
+        return bool(self.taps(0, 1)[1].any() and self.taps(count - 1, count)[1].any())
+
     def span(self, start: int, stop: int) -> tuple[int, int]:
         """First and last + 1 source pixel that the target pixels start..stop - 1 need, clipped to the source."""
         index, weight = self.taps(start, stop)

@@ -19,7 +19,7 @@ from geoseg.raster.files import FileFacts, look_at
 from geoseg.raster.ground import ground_sample_distance
 from geoseg.raster.layers import Source, layers_of, take_inventory
 from geoseg.raster.place import check_same_grid, finest, place
-from geoseg.raster.reader import PlacedFile, Pixels, SceneOptions, SceneReader
+from geoseg.raster.reader import Pixels, PlacedFile, SceneOptions, SceneReader
 
 __all__ = ["Pixels", "SceneOptions", "SceneReader", "open_reader", "open_scene", "scene_info"]
 
@@ -32,7 +32,7 @@ def open_reader(source: Source | Sequence[Source], options: SceneOptions = _AS_T
     """A scene from a file, a VRT, a URL, or several of them on one grid.
 
     Args:
-        source: path or address; a list where the bands lie in several files; or a folder whose files `options.bands` names.
+        source: path or address; a list where bands lie in several files; or a folder with the files of `options.bands`.
         options: what the user states.
 
     Raises:
@@ -53,7 +53,7 @@ def open_reader(source: Source | Sequence[Source], options: SceneOptions = _AS_T
         crs=grid.crs,
         block_shape=grid.block_shape,
         native_gsd_m=options.gsd_m or ground_sample_distance(grid.shape, grid.transform, grid.crs),
-        stated=replace(options, bands=dict(options.bands) if options.bands else None),
+        stated=replace(options, bands=None),  # now in the layers
         valid_mask=_placed_mask(options.valid_mask, grid),
     )
 
@@ -87,7 +87,7 @@ def open_scene(
     """A scene as a lazy DataArray (band, y, x) with a geobox; a chunk is read when it is computed.
 
     Args:
-        source: path, address, list of files, folder of band files, or a DataArray, which is checked and returned in the same form.
+        source: path, address, list of files, folder of band files, or a DataArray to be checked and put in this form.
         bands: name -> band number ("1") or file ("B04.jp2", "nir.tif:1").
         nodata: stored value that means "not measured".
         valid_mask: raster on the scene's grid, 0 = not measured.
@@ -96,7 +96,7 @@ def open_scene(
         gsd_m: ground sample distance in metres.
 
     Returns:
-        The stored numbers, band names in `band`, and where the scene has nodata or a mask, `valid` (y, x) as coordinate.
+        The stored numbers, with band names in `band` and, where the scene has nodata or a mask, `valid` (y, x).
     """
     options = SceneOptions(bands=bands, nodata=nodata, valid_mask=valid_mask, scale=scale, offset=offset, gsd_m=gsd_m)
     if isinstance(source, xr.DataArray):

@@ -5,7 +5,6 @@ rasterio has no way to write category names; a VRT has, and GDAL's drivers copy 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,15 +12,16 @@ from xml.sax.saxutils import escape, quoteattr
 
 from geoseg.grid.window import Window
 from geoseg.legend import NODATA, Legend
+from geoseg.raster.blocks import TILE, Block
 from geoseg.raster.georeference import Georef
-from geoseg.raster.staging import TILE, Block, Staging
+from geoseg.raster.staging import Staging
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A file that fills a window of a mosaic, pixel for pixel; `path` is relative to the VRT."""
+    """A file that fills a window of a mosaic, pixel for pixel; `path` is absolute."""
 
-    path: str
+    path: Path
     window: Window
 
 
@@ -46,13 +46,10 @@ def write_mosaic(
     for row, files in rows.items():
         first = layout.window((row, 0))
         strip = Window(first.row, 0, first.height, layout.shape[1])
-        sources = [
-            Source(os.path.relpath(path, folder), layout.window(block).relative_to(strip))
-            for block, path in files.items()
-        ]
-        name = f"{layer}-{row}.vrt"
-        (folder / name).write_text(mosaic_xml(strip.shape, plain, sources), encoding="utf-8")
-        strips.append(Source(name, strip))
+        sources = [Source(path.absolute(), layout.window(block).relative_to(strip)) for block, path in files.items()]
+        path = (folder / f"{layer}-{row}.vrt").absolute()
+        path.write_text(mosaic_xml(strip.shape, plain, sources), encoding="utf-8")
+        strips.append(Source(path, strip))
     mosaic = folder / f"{layer}.vrt"
     mosaic.write_text(mosaic_xml(layout.shape, bands, strips, georef=georef, tags=tags), encoding="utf-8")
     return mosaic
@@ -123,7 +120,7 @@ def _source_xml(source: Source, band: int) -> str:
     window = source.window
     size = f'xSize="{window.width}" ySize="{window.height}"'
     return (
-        f'<SimpleSource><SourceFilename relativeToVRT="1">{escape(source.path)}</SourceFilename>'
+        f'<SimpleSource><SourceFilename relativeToVRT="0">{escape(str(source.path))}</SourceFilename>'
         f"<SourceBand>{band}</SourceBand>"
         f'<SourceProperties RasterXSize="{window.width}" RasterYSize="{window.height}" DataType="Byte" '
         f'BlockXSize="{TILE}" BlockYSize="{TILE}"/>'

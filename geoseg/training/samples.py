@@ -88,6 +88,7 @@ class Samples(Dataset[tuple[Tensor, Tensor]]):
         seed: of all draws.
         augmentation: applied to pixels and label together.
         balance: share of samples centered on a class drawn uniformly among those of the source.
+        first: samples to pass over, for a run that goes on.
     """
 
     sources: Sequence[Source]
@@ -96,6 +97,7 @@ class Samples(Dataset[tuple[Tensor, Tensor]]):
     seed: int
     augmentation: Augmentation
     balance: float = 0.6
+    first: int = 0
     _places: list[list[dict[int, NDArray[np.int32]]]] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -106,7 +108,7 @@ class Samples(Dataset[tuple[Tensor, Tensor]]):
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
         """Pixels (band, size, size) float32 in 0..1 and label codes (size, size) uint8."""
-        rng = np.random.default_rng((self.seed, index))
+        rng = np.random.default_rng((self.seed, self.first + index))
         weights = np.array([source.weight for source in self.sources])
         which = int(rng.choice(len(self.sources), p=weights / weights.sum()))
         source = self.sources[which]

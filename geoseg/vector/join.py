@@ -37,6 +37,18 @@ class Chains(NamedTuple):
     offsets: NDArray[np.int64]
 
 
+class Lines(NamedTuple):
+    """Points of lines as ragged arrays.
+
+    Attributes:
+        points: (points, 2) int32, row and column of pixel corners.
+        offsets: (lines + 1,) int64, where each line's points begin.
+    """
+
+    points: NDArray[np.int32]
+    offsets: NDArray[np.int64]
+
+
 class Coverage(NamedTuple):
     """A whole raster as components and the arcs between them."""
 
@@ -72,7 +84,13 @@ def _join_components(blocks: Sequence[BlockTrace]) -> tuple[list[NDArray[np.int3
     number = np.empty(order.size, np.int32)
     number[order] = np.arange(order.size, dtype=np.int32)
     numbers = np.split(number[member], starts[1:-1])
-    return numbers, Components(*(column[order] for column in merged))
+    return numbers, _reordered(merged, order)
+
+
+def _reordered(components: Components, order: NDArray[np.int64]) -> Components:
+    """The components picked by `order`."""
+    code, pixels, first, confidence_sum, confidence_count = components
+    return Components(code[order], pixels[order], first[order], confidence_sum[order], confidence_count[order])
 
 
 def _shared_pixels(
@@ -125,7 +143,7 @@ def _concatenate(parts: Sequence[Arcs], numbers: Sequence[NDArray[np.int32]]) ->
 
 def sort_ends(arcs: Arcs) -> _Ends:
     """Where the half-arcs start, sorted."""
-    key = _start_keys(arcs.points, arcs.offsets, np.int64(arcs.points[:, 1].max(initial=0)) + 1)
+    key = _start_keys(arcs.points, arcs.offsets, int(arcs.points[:, 1].max(initial=0)) + 1)
     order = np.argsort(key, kind="stable")
     rank = np.empty(order.size, np.int64)
     rank[order] = np.arange(order.size)
@@ -145,7 +163,7 @@ def _start_keys(points: NDArray[np.int32], offsets: NDArray[np.int64], width: in
 
 @compiled
 def _key(points: NDArray[np.int32], vertex: int, towards: int, width: int) -> int:
-    row, col = np.int64(points[vertex, 0]), np.int64(points[vertex, 1])
+    row, col = int(points[vertex, 0]), int(points[vertex, 1])
     if points[towards, 0] != row:
         direction = 0 if points[towards, 0] < row else 2
     else:
@@ -157,19 +175,14 @@ def _merge(arcs: Arcs) -> Arcs:
     """Arcs joined where exactly two ends meet, in their final direction and order."""
     ends = sort_ends(arcs)
     chains = _find_chains(ends.key, ends.order, _partners(ends.key, ends.order))
-    merged = concatenate_chains(arcs, chains, True)
-    left, right = arcs.left.copy(), arcs.right.copy()
-    backwards = (chains.halves[chains.offsets[:-1]] & 1).astype(bool)
-    first_arc = chains.halves[chains.offsets[:-1]] >> 1
-    merged = Arcs(
-        *merged,
-        np.where(backwards, right[first_arc], left[first_arc]),
-        np.where(backwards, left[first_arc], right[first_arc]),
-    )
-    merged = _normalize_loops(merged)
+    lines = concatenate_chains(arcs, chains, True)
+    first = chains.halves[chains.offsets[:-1]]
+    sides = np.stack([arcs.left, arcs.right])
+    left, right = sides[first & 1, first >> 1], sides[1 - (first & 1), first >> 1]
+    merged = _normalize_loops(Arcs(lines.points, lines.offsets, left, right))
     order = np.argsort(sort_ends(merged).key[::2])
-    rows = Chains(2 * order, np.arange(order.size + 1))
-    return Arcs(*concatenate_chains(merged, rows, False), merged.left[order], merged.right[order])
+    lines = concatenate_chains(merged, Chains(2 * order, np.arange(order.size + 1)), False)
+    return Arcs(lines.points, lines.offsets, merged.left[order], merged.right[order])
 
 
 @compiled
@@ -208,17 +221,15 @@ def _find_chains(key: NDArray[np.int64], order: NDArray[np.int64], partner: NDAr
     return Chains(halves, offsets[: chains + 1].copy())
 
 
-def concatenate_chains(
-    arcs: Arcs, chains: Chains, drop_straight: bool
-) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
-    """Points and offsets of each chain; the point where two half-arcs meet is there once.
+def concatenate_chains(arcs: Arcs, chains: Chains, drop_straight: bool) -> Lines:
+    """The points of each chain; the point where two half-arcs meet is there once.
 
     Args:
         arcs: the arcs that the chains are made of.
         chains: which half-arcs follow each other.
         drop_straight: leave that point out where it lies on a straight line.
     """
-    return _concatenate_chains(arcs.points, arcs.offsets, chains.halves, chains.offsets, drop_straight)
+    return Lines(*_concatenate_chains(arcs.points, arcs.offsets, chains.halves, chains.offsets, drop_straight))
 
 
 @compiled
@@ -254,7 +265,7 @@ def _concatenate_chains(
 
 @compiled
 def _straight(before: NDArray[np.int32], at: NDArray[np.int32], after: NDArray[np.int32]) -> bool:
-    return (before[0] == at[0] == after[0]) or (before[1] == at[1] == after[1])
+    return bool((before[0] == at[0] == after[0]) or (before[1] == at[1] == after[1]))
 
 
 def _normalize_loops(arcs: Arcs) -> Arcs:
@@ -279,21 +290,26 @@ def _turn_loops(
     for arc in range(loop.size):
         part = points[offsets[arc] : offsets[arc + 1]]
         if loop[arc]:
-            if _straight(part[-2], part[0], part[1]):
-                part = part[1:-1]  # the seam of the loop was no corner
-            else:
-                part = part[:-1]
-            first = 0
-            for i in range(len(part)):
-                if (part[i, 0], part[i, 1]) < (part[first, 0], part[first, 1]):
-                    first = i
-            step = 1 if part[(first + 1) % len(part), 0] == part[first, 0] else -1
-            turned[arc] = step < 0
-            for i in range(len(part) + 1):
-                out[count + i] = part[(first + step * i) % len(part)]
-            count += len(part) + 1
+            size, turned[arc] = _turn_loop(part, out[count:])
+            count += size
         else:
             out[count : count + len(part)] = part
             count += len(part)
         out_offsets[arc + 1] = count
     return out[:count].copy(), out_offsets, turned
+
+
+@compiled
+def _turn_loop(part: NDArray[np.int32], out: NDArray[np.int32]) -> tuple[int, bool]:
+    """Write the turned loop to `out`; how many points it has, and whether its direction was changed."""
+    seam_is_corner = not _straight(part[-2], part[0], part[1])
+    corners = part[(0 if seam_is_corner else 1) : -1]
+    size = len(corners)
+    first = 0
+    for i in range(size):
+        if (corners[i, 0], corners[i, 1]) < (corners[first, 0], corners[first, 1]):
+            first = i
+    step = 1 if corners[(first + 1) % size, 0] == corners[first, 0] else -1
+    for i in range(size + 1):
+        out[i] = corners[(first + step * i) % size]
+    return size + 1, step < 0

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from geoseg.vector.join import Chains, Coverage, concatenate_chains, sort_ends
 from geoseg.vector.kernels import compiled
+from geoseg.vector.measure import to_crs
 
 
 def build_polygons(coverage: Coverage, transform: Affine) -> NDArray[np.object_]:
@@ -27,24 +28,14 @@ def build_polygons(coverage: Coverage, transform: Affine) -> NDArray[np.object_]
     chains = _find_rings(ends.order, following, component)
     owner = component[chains.halves[chains.offsets[:-1]]]
     order = np.lexsort((_ring_areas(coverage, chains) < 0, owner))  # of each component the shell first
-    points, ring_offsets = concatenate_chains(arcs, _picked(chains, order), False)
+    rings = concatenate_chains(arcs, _picked(chains, order), False)
     polygon_offsets = np.searchsorted(owner[order], np.arange(coverage.components.code.size + 1))
-    polygons = shapely.from_ragged_array(
-        shapely.GeometryType.POLYGON, _to_crs(points, transform), (ring_offsets, polygon_offsets)
-    )
+    coordinates = np.empty(rings.points.shape)
+    coordinates[:, 0], coordinates[:, 1] = to_crs(rings.points[:, 0], rings.points[:, 1], transform)
+    polygons = shapely.from_ragged_array(shapely.GeometryType.POLYGON, coordinates, (rings.offsets, polygon_offsets))
     # Rows count downwards: the component on the left is counter-clockwise only if the transform mirrors.
     mirrors = transform.determinant < 0
     return np.asarray(polygons if mirrors else shapely.reverse(polygons), dtype=object)
-
-
-def _to_crs(points: NDArray[np.int32], transform: Affine) -> NDArray[np.float64]:
-    rows, cols = points[:, 0].astype(np.float64), points[:, 1].astype(np.float64)
-    return np.column_stack(
-        [
-            transform.a * cols + transform.b * rows + transform.c,
-            transform.d * cols + transform.e * rows + transform.f,
-        ]
-    )
 
 
 @compiled
@@ -97,7 +88,7 @@ def _ring_areas(coverage: Coverage, chains: Chains) -> NDArray[np.int64]:
     per_arc = total[offsets[1:] - 1] - total[offsets[:-1]]
     per_half = per_arc[chains.halves >> 1] * np.where(chains.halves & 1, -1, 1)
     running = np.concatenate([[0], np.cumsum(per_half)])
-    return running[chains.offsets[1:]] - running[chains.offsets[:-1]]
+    return np.asarray(running[chains.offsets[1:]] - running[chains.offsets[:-1]], dtype=np.int64)
 
 
 def _picked(chains: Chains, order: NDArray[np.int64]) -> Chains:

@@ -324,7 +324,9 @@ def _row_labels(runs: _Runs, labels: NDArray[np.int32], row: int, width: int) ->
 def _chain(graph: _Graph, labels: NDArray[np.int32]) -> Arcs:
     """Arcs from node to node, then the closed ones that meet no node; each begins and ends with its node's point."""
     count = graph.node.size
-    degree = np.sum(graph.link >= 0)  # of all vertices together: two per edge, so no arc count or length exceeds it
+    degree = int(
+        np.sum(graph.link >= 0)
+    )  # of all vertices together: two per edge, so no arc count or length exceeds it
     points = np.empty((degree + 1, 2), np.int32)
     offsets = np.zeros(degree + 1, np.int64)
     left, right = np.empty(degree, np.int32), np.empty(degree, np.int32)
@@ -332,23 +334,31 @@ def _chain(graph: _Graph, labels: NDArray[np.int32]) -> Arcs:
     arcs = 0
     for closed in (False, True):
         for vertex in range(count):
-            if graph.node[vertex] == closed:
-                continue
-            for direction in range(4):
-                taken = used[vertex] if closed else used[vertex] >> direction & 1
-                if graph.link[vertex, direction] < 0 or taken:
-                    continue
-                offsets[arcs + 1] = _walk(graph, vertex, direction, used, points, offsets[arcs])
-                left[arcs] = _label_of(labels, graph.quad[vertex, _LEFT[direction]])
-                right[arcs] = _label_of(labels, graph.quad[vertex, _RIGHT[direction]])
-                arcs += 1
+            if graph.node[vertex] != closed:
+                arcs = _chain_from(graph, vertex, labels, used, Arcs(points, offsets, left, right), arcs)
     total = offsets[arcs]
     return Arcs(points[:total].copy(), offsets[: arcs + 1].copy(), left[:arcs].copy(), right[:arcs].copy())
 
 
 @compiled
+def _chain_from(
+    graph: _Graph, vertex: int, labels: NDArray[np.int32], used: NDArray[np.uint8], arcs: Arcs, count: int
+) -> int:
+    """Add the arcs that begin at a vertex and are not there yet; the new arc count."""
+    for direction in range(4):
+        taken = used[vertex] >> direction & 1 if graph.node[vertex] else used[vertex]
+        if graph.link[vertex, direction] < 0 or taken:
+            continue
+        arcs.offsets[count + 1] = _walk(graph, vertex, direction, used, arcs.points, arcs.offsets[count])
+        arcs.left[count] = _label_of(labels, graph.quad[vertex, _LEFT[direction]])
+        arcs.right[count] = _label_of(labels, graph.quad[vertex, _RIGHT[direction]])
+        count += 1
+    return count
+
+
+@compiled
 def _label_of(labels: NDArray[np.int32], run: int) -> int:
-    return labels[run] if run >= 0 else -1
+    return int(labels[run]) if run >= 0 else -1
 
 
 @compiled
@@ -364,7 +374,6 @@ def _walk(
         used[vertex] = 15
         points[count] = graph.point[vertex]
         count += 1
-        back = (direction + 2) % 4
         for turn in (1, 3):  # a vertex that is no node is a corner
             if graph.link[vertex, (direction + turn) % 4] >= 0:
                 direction = (direction + turn) % 4

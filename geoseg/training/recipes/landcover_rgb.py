@@ -61,10 +61,12 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     args = parser.parse_args()
     seed_everything(args.seed)
-    samples = Samples(sources(args.data, args.synthetic), args.chip, args.steps * args.batch, args.seed, Augmentation())
+    last = args.out / "last.ckpt"
+    first = torch.load(last, weights_only=False)["global_step"] * args.batch if last.exists() else 0
+    scenes = sources(args.data, args.synthetic)
+    samples = Samples(scenes, args.chip, args.steps * args.batch, args.seed, Augmentation(), first=first)
     loader = DataLoader(samples, args.batch, num_workers=args.loaders, persistent_workers=args.loaders > 0)
     task = new_task(Schedule(args.steps))
-    last = args.out / "last.ckpt"
     trainer = Trainer(
         max_steps=args.steps,
         max_epochs=1,

@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+F32: TypeAlias = NDArray[np.float32]
 Floats: TypeAlias = NDArray[np.floating[Any]]
 Ints: TypeAlias = NDArray[np.integer[Any]]
 
@@ -25,33 +26,35 @@ def hashed(key: int, *coords: Ints) -> NDArray[np.uint32]:
     return bits
 
 
-def uniform(key: int, *coords: Ints) -> NDArray[np.float32]:
+def uniform(key: int, *coords: Ints) -> F32:
     """Numbers in [0, 1) for integer coordinates that broadcast together."""
-    return (hashed(key, *coords) >> np.uint32(8)).astype(np.float32) * np.float32(2**-24)
+    numbers = (hashed(key, *coords) >> np.uint32(8)).astype(np.float32)
+    numbers *= np.float32(2**-24)
+    return numbers
 
 
-def value_noise(key: int, x: Floats, y: Floats, scale: float) -> NDArray[np.float32]:
+def value_noise(key: int, x: Floats, y: Floats, scale: float) -> F32:
     """Smooth noise in [-1, 1] whose bumps are `scale` wide, at x (1, columns) and y (rows, 1), or at points (n,)."""
     col, fx = _cell(x, scale)
     row, fy = _cell(y, scale)
-    first_row, first_col = row.min(), col.min()
-    rows = np.arange(first_row, row.max() + 2)
-    cols = np.arange(first_col, col.max() + 2)
+    rows = np.arange(row.min(), row.max() + 2)
+    cols = np.arange(col.min(), col.max() + 2)
     table = uniform(key, rows[:, None], cols[None, :]) * np.float32(2) - np.float32(1)
-    row, col = row - first_row, col - first_col
+    row, col = row - rows[0], col - cols[0]
     if x.ndim == 1:
-        left = _lerp(table[row, col], table[row + 1, col], fy)
-        right = _lerp(table[row, col + 1], table[row + 1, col + 1], fy)
-        return _lerp(left, right, fx)
-    lines = _lerp(table[row.ravel()], table[row.ravel() + 1], fy)
-    value = np.take(np.diff(lines, axis=1), col.ravel(), axis=1)
+        left = _between(table[row, col], table[row + 1, col], fy)
+        right = _between(table[row, col + 1], table[row + 1, col + 1], fy)
+        return _between(left, right, fx)
+    # the same sums, in the same order, with the work along rows done once per column of the lattice
+    lines = _between(table[row.ravel()], table[row.ravel() + 1], fy)
+    value: F32 = np.take(np.diff(lines, axis=1), col.ravel(), axis=1)
     value *= fx
     value += np.take(lines, col.ravel(), axis=1)
     return value
 
 
 def _mix(bits: NDArray[np.uint32]) -> NDArray[np.uint32]:
-    """The 'lowbias32' finalizer of https://github.com/skeeto/hash-prospector."""
+    """The finalizer 'lowbias32' of https://github.com/skeeto/hash-prospector, in place."""
     bits ^= bits >> np.uint32(16)
     bits *= np.uint32(0x7FEB352D)
     bits ^= bits >> np.uint32(15)
@@ -60,7 +63,7 @@ def _mix(bits: NDArray[np.uint32]) -> NDArray[np.uint32]:
     return bits
 
 
-def _cell(values: Floats, scale: float) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+def _cell(values: Floats, scale: float) -> tuple[NDArray[np.int64], F32]:
     """Lattice cell of each value, and the eased position inside it."""
     scaled = values.astype(np.float64) / scale
     cell = np.floor(scaled)
@@ -68,5 +71,5 @@ def _cell(values: Floats, scale: float) -> tuple[NDArray[np.int64], NDArray[np.f
     return cell.astype(np.int64), part * part * (np.float32(3) - np.float32(2) * part)
 
 
-def _lerp(a: NDArray[np.float32], b: NDArray[np.float32], t: NDArray[np.float32]) -> NDArray[np.float32]:
-    return a + t * (b - a)
+def _between(a: F32, b: F32, part: F32) -> F32:
+    return a + part * (b - a)

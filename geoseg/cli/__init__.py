@@ -1,0 +1,56 @@
+"""The command line: a skin over `geoseg.pipeline`. One file per command; heavy imports wait until a command runs."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import Annotated
+
+import typer
+
+from geoseg.cli import demo, info, models, segment, vectorize
+from geoseg.errors import GeosegError
+
+app = typer.Typer(
+    name="geoseg",
+    help="Satellite and aerial scenes of any size to seam-free land-cover GeoTIFFs and polygons.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("info")(info.info)
+app.command("segment")(segment.segment)
+app.command("vectorize")(vectorize.vectorize)
+app.command("models")(models.models)
+app.command("demo")(demo.demo)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        typer.echo(f"geoseg {version('geoseg')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _main(
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks and what is logged on the way.")] = False,
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")] = False,
+) -> None:
+    logging.basicConfig(level=logging.DEBUG if debug else logging.WARNING, format="%(levelname)s: %(message)s")
+
+
+def main() -> None:
+    """Run a command; errors become one or two sentences and an exit code, unless --debug asks for the traceback."""
+    debug = "--debug" in sys.argv
+    try:
+        app()
+    except KeyboardInterrupt:
+        typer.echo("Stopped. Run the same command again to go on; finished blocks are kept.", err=True)
+        sys.exit(130)
+    except GeosegError as error:
+        if debug:
+            raise
+        typer.echo(f"geoseg: {error}", err=True)
+        sys.exit(error.exit_code)

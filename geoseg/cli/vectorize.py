@@ -1,0 +1,38 @@
+"""geoseg vectorize: land-cover GeoTIFF to polygons."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from geoseg.cli import options
+
+
+def vectorize(
+    landcover: Annotated[str, typer.Argument(help="Class raster, as written by `geoseg segment`.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Polygons: .gpkg, .parquet, .fgb or .geojson.")],
+    classes: Annotated[str | None, typer.Option(help="Classes or groups, as in building,water,vegetation.")] = None,
+    confidence: Annotated[Path | None, typer.Option(help="Confidence raster, for the mean of each polygon.")] = None,
+    min_area: Annotated[float, typer.Option(help="Leave out polygons smaller than this, in square metres.")] = 0.0,
+    single_layer: Annotated[bool, typer.Option("--single-layer", help="One layer for all classes.")] = False,
+    overwrite: options.Overwrite = False,
+) -> None:
+    """Trace the classes of a land-cover GeoTIFF as polygons."""
+    from geoseg.pipeline import vectorize_file
+
+    names = None if classes is None else [name.strip() for name in classes.split(",")]
+    with options.progress_bar() as progress:
+        summary = vectorize_file(
+            landcover,
+            output,
+            classes=names,
+            confidence=confidence,
+            min_area_m2=min_area,
+            single_layer=single_layer,
+            overwrite=overwrite,
+            progress=progress,
+        )
+    counted = ", ".join(f"{count} {name}" for name, count in summary.counts.items())
+    typer.echo(f"{output}: {counted or 'no polygon'}")

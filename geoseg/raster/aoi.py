@@ -1,0 +1,90 @@
+"""Area of interest: polygons on a scene's grid."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import geopandas as gpd
+import numpy as np
+import shapely
+from affine import Affine
+from numpy.typing import NDArray
+from pyogrio.errors import DataSourceError
+from rasterio.crs import CRS
+from rasterio.features import geometry_mask
+
+from geoseg.errors import InputError
+from geoseg.grid import Window
+
+
+@dataclass(frozen=True, slots=True)
+class AreaOfInterest:
+    """Polygons in the scene's CRS.
+
+    Attributes:
+        polygons: WKB of each.
+        transform: of the scene.
+        window: the pixels of the scene that hold all of them.
+    """
+
+    polygons: tuple[bytes, ...]
+    transform: Affine
+    window: Window
+
+    def mask(self, window: Window) -> NDArray[np.bool_]:
+        """(height, width) of a window of the scene: True where a pixel's center lies within a polygon."""
+        transform = self.transform * Affine.translation(window.col, window.row)
+        shapes = shapely.from_wkb(list(self.polygons))
+        inside: NDArray[np.bool_] = geometry_mask(shapes, window.shape, transform, invert=True)
+        return inside
+
+    @property
+    def digest(self) -> str:
+        return hashlib.sha256(b"".join(self.polygons)).hexdigest()
+
+
+def read_aoi(path: str | Path, *, shape: tuple[int, int], transform: Affine, crs: CRS | None) -> AreaOfInterest:
+    """The polygons of a vector file, brought to the scene's CRS.
+
+    Args:
+        path: any vector format that GDAL reads.
+        shape: rows and columns of the scene.
+        transform: of the scene.
+        crs: of the scene; None where neither has one.
+
+    Raises:
+        InputError: the file cannot be read, holds no polygon, has no CRS though the scene has one, or misses the scene.
+    """
+    frame = _read(Path(path))
+    if (frame.crs is None) != (crs is None):
+        which, other = ("The scene", path) if crs is None else (path, "the scene")
+        raise InputError(f"{which} has no CRS, {other} has one; give both the same with ogr2ogr -a_srs or gdal_edit -a_srs.")
+    frame = frame if crs is None else frame.to_crs(crs.to_wkt())
+    polygons = shapely.get_parts(frame.geometry.make_valid().to_numpy())
+    polygons = polygons[shapely.get_dimensions(polygons) == 2]
+    if len(polygons) == 0:
+        raise InputError(f"{path} holds no polygon; an area of interest is made of polygons.")
+    window = _cover(shapely.total_bounds(polygons), transform).clipped(shape)
+    if window.is_empty:
+        raise InputError(f"The area of interest {path} lies outside the scene; compare their bounds with geoseg info.")
+    return AreaOfInterest(tuple(shapely.to_wkb(polygons)), transform, window)
+
+
+def _read(path: Path) -> gpd.GeoDataFrame:
+    if not path.exists():
+        raise InputError(f"The area of interest {path} does not exist.")
+    try:
+        return gpd.read_file(path)
+    except DataSourceError as error:
+        raise InputError(f"The area of interest {path} cannot be read as a vector file: {error}.") from error
+
+
+def _cover(bounds: NDArray[np.float64], transform: Affine) -> Window:
+    """The smallest window that holds bounds (left, bottom, right, top) in CRS units, also on a rotated grid."""
+    left, bottom, right, top = bounds
+    corners = [~transform * corner for corner in ((left, top), (right, top), (right, bottom), (left, bottom))]
+    cols, rows = np.array(corners).T
+    row, col = int(np.floor(rows.min())), int(np.floor(cols.min()))
+    return Window(row, col, int(np.ceil(rows.max())) - row, int(np.ceil(cols.max())) - col)

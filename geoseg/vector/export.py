@@ -1,0 +1,216 @@
+"""Write polygons to a file whose format its suffix tells; it appears whole or not at all."""
+
+from __future__ import annotations
+
+import logging
+import uuid
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import geopandas as gpd
+import pandas as pd
+import pyogrio
+import pyproj
+
+from geoseg.errors import GeosegError, InputError
+from geoseg.legend import Selection
+from geoseg.raster.disk import check_output, publish_file
+from geoseg.vector.coding import generic_selection
+from geoseg.vector.style import to_qml, to_sld
+
+_log = logging.getLogger(__name__)
+
+FORMATS = {
+    ".gpkg": "GPKG",
+    ".parquet": "Parquet",
+    ".geoparquet": "Parquet",
+    ".fgb": "FlatGeobuf",
+    ".geojson": "GeoJSON",
+}
+SINGLE_LAYER = "polygons"
+GEOMETRY_COLUMN = "geom"
+_STYLES_TABLE = "layer_styles"
+_FIXED_DATE = "2000-01-01T00:00:00.000Z"  # in place of the time of writing: equal polygons, equal bytes
+_SQLITE_LEFTOVERS = ("-journal", "-wal", "-shm")
+_RESERVED = ("gpkg_", "sqlite_", "rtree_", _STYLES_TABLE)
+
+
+def check_vector_output(path: str | Path, *, overwrite: bool, inputs: Iterable[str | Path] = ()) -> None:
+    """Refuse an output that could not be written, before any work is done.
+
+    Args:
+        path: the output.
+        overwrite: an existing output may be replaced.
+        inputs: files that the run reads.
+
+    Raises:
+        InputError: with the reason and the remedy.
+    """
+    path = Path(path)
+    suffix = path.suffix.lower()
+    if suffix == ".shp":
+        raise InputError(
+            f"{path}: Shapefiles are not written, because they cut column names to 10 letters, end at 2 GB and are "
+            f"several files that cannot appear at once; use one of {', '.join(FORMATS)}."
+        )
+    if suffix not in FORMATS:
+        raise InputError(f"{path} ends in {suffix or 'nothing'!r}; polygons are written to {', '.join(FORMATS)}.")
+    check_output(path, overwrite=overwrite, inputs=inputs, suffixes=tuple(FORMATS))
+
+
+def check_crs_fits(path: str | Path, crs: pyproj.CRS | None) -> None:
+    """Refuse a format that needs a CRS for polygons that have none.
+
+    Raises:
+        InputError: with the remedy.
+    """
+    if crs is None and FORMATS[Path(path).suffix.lower()] == "GeoJSON":
+        raise InputError(
+            f"{path}: GeoJSON is in longitude and latitude (RFC 7946), and the polygons have no CRS; use .gpkg, or "
+            "give the raster a CRS (gdal_edit.py -a_srs EPSG:...)."
+        )
+
+
+def write_polygons(
+    polygons: gpd.GeoDataFrame,
+    path: str | Path,
+    *,
+    selections: Sequence[Selection] | None = None,
+    single_layer: bool = False,
+    overwrite: bool = False,
+) -> None:
+    """Write polygons to GeoPackage, GeoParquet, FlatGeobuf or GeoJSON.
+
+    Args:
+        polygons: columns class_id and class_name, others as they are.
+        path: the file; its suffix tells the format.
+        selections: classes in the order of layers and with their colors; a layer is written for each, polygons or
+            none. None takes those that the polygons are of.
+        single_layer: in a GeoPackage, all classes in one layer; other formats have but one.
+        overwrite: an existing file may be replaced.
+
+    Raises:
+        InputError: the format is not known, the file exists, or it does not fit the polygons.
+        GeosegError: writing failed; nothing is left behind, and an old file is as it was.
+    """
+    path = Path(path)
+    check_vector_output(path, overwrite=overwrite)
+    check_crs_fits(path, polygons.crs)
+    chosen = _selections_of(polygons) if selections is None else tuple(selections)
+    with _published(path) as temporary:
+        match FORMATS[path.suffix.lower()]:
+            case "GPKG":
+                _write_geopackage(polygons, temporary, chosen, single_layer)
+            case "Parquet":
+                polygons.to_parquet(temporary, index=False, compression="zstd", write_covering_bbox=True)
+            case "FlatGeobuf":
+                _write_layer(polygons, temporary, "FlatGeobuf", SINGLE_LAYER)
+            case _:
+                _write_geojson(polygons, temporary)
+
+
+def _write_geopackage(
+    polygons: gpd.GeoDataFrame, path: Path, selections: Sequence[Selection], single_layer: bool
+) -> None:
+    layers = {selection.name: [selection] for selection in selections}
+    if single_layer or not layers:
+        layers = {SINGLE_LAYER: list(selections)}
+    _check_layer_names(list(layers))
+    for name, members in layers.items():
+        rows = polygons if single_layer or not members else polygons[polygons["class_name"] == name]
+        _write_layer(rows, path, "GPKG", name, GEOMETRY_NAME=GEOMETRY_COLUMN)
+    if selections:
+        pyogrio.write_dataframe(_styles(layers), path, layer=_STYLES_TABLE, driver="GPKG", layer_options={"FID": "id"})
+
+
+def _write_geojson(polygons: gpd.GeoDataFrame, path: Path) -> None:
+    if not polygons.crs.equals("OGC:CRS84", ignore_axis_order=True):
+        _log.warning("GeoJSON is in longitude and latitude (WGS 84): reprojected from %s.", polygons.crs.name)
+    # The driver reprojects, turns rings and cuts at the antimeridian; 8 decimals are 1 mm.
+    _write_layer(polygons, path, "GeoJSON", SINGLE_LAYER, RFC7946="YES", COORDINATE_PRECISION="8")
+
+
+def _write_layer(polygons: gpd.GeoDataFrame, path: Path, driver: str, layer: str, **options: str) -> None:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "'crs' was not provided", UserWarning)  # rasters without CRS are welcome
+        pyogrio.write_dataframe(
+            polygons,
+            path,
+            layer=layer,
+            driver=driver,
+            geometry_type="Polygon",
+            use_arrow=True,
+            layer_options=options,
+        )
+
+
+def _styles(layers: dict[str, list[Selection]]) -> pd.DataFrame:
+    """The rows of `layer_styles`, as QGIS writes and looks for them: empty catalog and schema, one default each."""
+    return pd.DataFrame(
+        {
+            "f_table_catalog": "",
+            "f_table_schema": "",
+            "f_table_name": name,
+            "f_geometry_column": GEOMETRY_COLUMN,
+            "styleName": name,
+            "styleQML": to_qml(members),
+            "styleSLD": to_sld(name, members),
+            "useAsDefault": True,
+            "description": "Legend colors",
+            "owner": "geoseg",
+            "ui": None,
+            "update_time": pd.Timestamp(_FIXED_DATE),
+        }
+        for name, members in layers.items()
+    ).astype({"ui": object})
+
+
+def _selections_of(polygons: gpd.GeoDataFrame) -> tuple[Selection, ...]:
+    found = polygons[["class_id", "class_name"]].drop_duplicates().sort_values("class_id")
+    pairs = zip(found["class_id"].tolist(), found["class_name"].tolist(), strict=True)
+    return tuple(Selection(i, str(name), generic_selection(i).color, (i,)) for i, name in pairs)
+
+
+def _check_layer_names(names: Sequence[str]) -> None:
+    folded = [name.casefold() for name in names]
+    for name, key in zip(names, folded, strict=True):
+        if folded.count(key) > 1 or key.startswith(_RESERVED):
+            raise InputError(
+                f"A GeoPackage cannot have a layer named {name!r} here: the name is reserved, or differs from another "
+                "only in case; write all classes into a single layer, or rename the class."
+            )
+
+
+@contextmanager
+def _published(path: Path) -> Iterator[Path]:
+    """A name in the same folder to write to; moved to `path`, synced, if all went well."""
+    temporary = path.with_name(f".{uuid.uuid4().hex}{path.suffix.lower()}")
+    try:
+        with _fixed_date():
+            yield temporary
+        _remove_leftovers(path)  # a journal of the replaced file would be rolled back into the new one
+        publish_file(temporary, path)
+    except (OSError, RuntimeError) as error:  # pyogrio's errors are RuntimeErrors
+        if isinstance(error, GeosegError):
+            raise
+        raise GeosegError(f"Writing {path} failed, nothing was changed: {error}") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+        _remove_leftovers(temporary)
+
+
+def _remove_leftovers(path: Path) -> None:
+    for ending in _SQLITE_LEFTOVERS:
+        path.with_name(path.name + ending).unlink(missing_ok=True)
+
+
+@contextmanager
+def _fixed_date() -> Iterator[None]:
+    before = pyogrio.get_gdal_config_option("OGR_CURRENT_DATE")
+    pyogrio.set_gdal_config_options({"OGR_CURRENT_DATE": _FIXED_DATE})
+    try:
+        yield
+    finally:
+        pyogrio.set_gdal_config_options({"OGR_CURRENT_DATE": before})

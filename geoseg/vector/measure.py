@@ -1,0 +1,153 @@
+"""Areas and perimeters on the ground.
+
+In a projected CRS whose scale is true to 0.5 % all over the raster, they are planar: pixels counted, lengths in CRS
+units. Elsewhere (EPSG:4326, EPSG:3857, the far ends of a zone) they are geodesic, on the ellipsoid of the CRS.
+One rule holds for the whole raster, so that its polygons can be compared.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyproj
+import shapely
+from affine import Affine
+from numpy.typing import NDArray
+
+from geoseg.errors import InputError
+
+_log = logging.getLogger(__name__)
+
+MAX_SCALE_ERROR = 0.005
+_STEP = 10.0  # CRS units; short enough to be local, long enough for rounding
+_LONGEST_EDGE_M = 10_000.0  # longer edges bend away from the geodesic between their ends: 1.2 m at latitude 45
+
+
+@dataclass(frozen=True, slots=True)
+class Ground:
+    """Where a raster lies.
+
+    Attributes:
+        shape: rows and columns.
+        transform: pixel to CRS coordinates.
+        crs: None where unknown; then there are no metres.
+    """
+
+    shape: tuple[int, int]
+    transform: Affine
+    crs: pyproj.CRS | None
+
+    @property
+    def unit_m(self) -> float:
+        """Metres per unit of a CRS that is not geographic."""
+        return float(self.crs.axis_info[0].unit_conversion_factor) if self.crs and self.crs.axis_info else 1.0
+
+    @property
+    def pixel_area_m2(self) -> float:
+        """Planar area of a pixel."""
+        return abs(self.transform.determinant) * self.unit_m**2
+
+    @property
+    def is_geodesic(self) -> bool:
+        """Whether planar areas would be wrong by more than the allowed scale error."""
+        if self.crs is None or not (self.crs.is_geographic or self.crs.is_projected):
+            return False
+        return self.crs.is_geographic or _scale_error(self, self.crs) > MAX_SCALE_ERROR
+
+
+class Measures(NamedTuple):
+    """Square metres and metres of each polygon."""
+
+    area: NDArray[np.float64]
+    perimeter: NDArray[np.float64]
+
+
+def measure(polygons: NDArray[np.object_], pixels: NDArray[np.int64], ground: Ground) -> Measures:
+    """Areas and perimeters (holes included) of polygons of `pixels` pixels each, in a raster with a CRS."""
+    if ground.crs is not None and ground.is_geodesic:
+        return _geodesic(polygons, ground.crs)
+    area = pixels.astype(np.float64) * ground.pixel_area_m2
+    return Measures(area, shapely.length(polygons) * ground.unit_m)
+
+
+def to_crs(
+    rows: NDArray[Any], cols: NDArray[Any], transform: Affine
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """CRS coordinates (x, y) of pixel corners."""
+    x = transform.a * cols + transform.b * rows + transform.c
+    y = transform.d * cols + transform.e * rows + transform.f
+    return x, y
+
+
+def _scale_error(ground: Ground, crs: pyproj.CRS) -> float:
+    """Largest relative difference between planar and true distances at the raster's center and corners."""
+    globe = _Globe.of(crs)
+    height, width = ground.shape
+    cols = np.array([0, width, 0, width, width / 2])
+    rows = np.array([0, 0, height, height, height / 2])
+    x, y = to_crs(rows, cols, ground.transform)
+    east, north = (globe.distance(x, y, x + dx, y + dy) for dx, dy in ((_STEP, 0.0), (0.0, _STEP)))
+    true = np.concatenate([east, north])
+    if not np.isfinite(true).all():  # outside the projection's domain, where geodesic areas fail, too
+        _log.warning("The raster reaches beyond the domain of its CRS: areas are planar.")
+        return 0.0
+    return float(np.abs(_STEP * ground.unit_m / true - 1).max())
+
+
+@dataclass(frozen=True, slots=True)
+class _Globe:
+    """The ellipsoid under a CRS, and the way from CRS coordinates to degrees on it."""
+
+    geod: pyproj.Geod
+    transformer: pyproj.Transformer
+    degrees_per_unit: float
+
+    @classmethod
+    def of(cls, crs: pyproj.CRS) -> _Globe:
+        geodetic, geod = crs.geodetic_crs, crs.get_geod()
+        if geodetic is None or geod is None:
+            raise InputError(f"The CRS {crs.name!r} has no ellipsoid, so that areas in square metres are not known.")
+        transformer = pyproj.Transformer.from_crs(crs, geodetic, always_xy=True)
+        return cls(geod, transformer, float(np.degrees(geodetic.axis_info[0].unit_conversion_factor)))
+
+    def degrees(self, x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:
+        """(2, points) longitude and latitude."""
+        return np.stack(self.transformer.transform(x, y)) * self.degrees_per_unit
+
+    def distance(
+        self, x0: NDArray[np.float64], y0: NDArray[np.float64], x1: NDArray[np.float64], y1: NDArray[np.float64]
+    ) -> NDArray[np.float64]:
+        """Metres along the geodesic; not finite where a point is beyond the projection."""
+        start, end = self.degrees(x0, y0), self.degrees(x1, y1)
+        finite = np.isfinite(start).all(0) & np.isfinite(end).all(0)
+        metres = np.full(x0.shape, np.nan)
+        metres[finite] = self.geod.inv(*start[:, finite], *end[:, finite])[2]
+        return metres
+
+
+def _geodesic(polygons: NDArray[np.object_], crs: pyproj.CRS) -> Measures:
+    globe = _Globe.of(crs)
+    _, coordinates, (ring_offsets, polygon_offsets) = shapely.to_ragged_array(
+        shapely.segmentize(polygons, _longest_edge(crs, globe.geod.a))
+    )
+    lon, lat = globe.degrees(*np.ascontiguousarray(coordinates.T))
+    ring_areas, ring_lengths = np.zeros(ring_offsets.size - 1), np.zeros(ring_offsets.size - 1)
+    for ring, (begin, end) in enumerate(pairwise(ring_offsets.tolist())):
+        # The last point repeats the first. Shells count positive and holes negative, by their direction.
+        area_and_length = globe.geod.polygon_area_perimeter(lon[begin : end - 1], lat[begin : end - 1])
+        ring_areas[ring], ring_lengths[ring] = area_and_length
+    ring_of = np.repeat(np.arange(len(polygons)), np.diff(polygon_offsets))
+    area, perimeter = np.zeros(len(polygons)), np.zeros(len(polygons))
+    np.add.at(area, ring_of, ring_areas)
+    np.add.at(perimeter, ring_of, ring_lengths)
+    return Measures(np.abs(area), perimeter)
+
+
+def _longest_edge(crs: pyproj.CRS, radius_m: float) -> float:
+    """Length in CRS units beyond which an edge gets points in between."""
+    unit = crs.axis_info[0].unit_conversion_factor  # radians or metres
+    return _LONGEST_EDGE_M / float(unit * radius_m if crs.is_geographic else unit)

@@ -1,0 +1,86 @@
+"""The table of polygons: one row per component, with the columns that every format carries."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import geopandas as gpd
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from geoseg.errors import InputError
+from geoseg.legend import Selection
+from geoseg.vector.coding import Coding
+from geoseg.vector.join import Coverage
+from geoseg.vector.measure import Ground, measure
+from geoseg.vector.rings import build_polygons
+from geoseg.vector.trace import Components
+
+
+class PolygonTable(NamedTuple):
+    """Polygons and the classes they may be of.
+
+    Attributes:
+        polygons: columns class_id, class_name, area_m2, perimeter_m (area_px alone without a CRS), confidence where
+            known, geometry; ordered by the first pixel of each, in row-major order.
+        selections: the classes and groups asked for, polygons or none; without a legend, those that were found.
+    """
+
+    polygons: gpd.GeoDataFrame
+    selections: tuple[Selection, ...]
+
+
+def polygon_table(
+    coverage: Coverage, coding: Coding, ground: Ground, *, confidence_one: int | None, min_area_m2: float
+) -> PolygonTable:
+    """The components of a coverage as polygons with attributes; small ones are left out only now.
+
+    Args:
+        coverage: components and arcs of the whole raster.
+        coding: what the components' codes mean.
+        ground: where the raster lies.
+        confidence_one: the confidence units that are 1.0; None where no confidence was read.
+        min_area_m2: smallest area to keep.
+    """
+    check_min_area(min_area_m2, ground)
+    components = coverage.components
+    selections = coding.selections_of(components.code)
+    names = {selection.id: selection.name for selection in selections}
+    geometry = build_polygons(coverage, ground.transform)
+    columns: dict[str, object] = {
+        "class_id": components.code,
+        "class_name": pd.Series([names[code] for code in components.code.tolist()], dtype=object),
+    }
+    area = components.pixels.astype(np.float64)
+    if ground.crs is None:
+        columns["area_px"] = components.pixels
+    else:
+        area, perimeter = measure(geometry, components.pixels, ground)
+        columns |= {"area_m2": area, "perimeter_m": perimeter}
+    if confidence_one is not None:
+        columns["confidence"] = _mean_confidence(components, confidence_one)
+    polygons = gpd.GeoDataFrame(columns, geometry=geometry, crs=ground.crs)
+    return PolygonTable(polygons[area >= min_area_m2].reset_index(drop=True), selections)
+
+
+def check_min_area(min_area_m2: float, ground: Ground) -> None:
+    """Refuse an area in square metres that is negative, or asked of a raster that has none.
+
+    Raises:
+        InputError: with the remedy.
+    """
+    if not min_area_m2 >= 0:
+        raise InputError(f"The smallest area to keep is 0 square metres or more, not {min_area_m2}.")
+    if min_area_m2 > 0 and ground.crs is None:
+        raise InputError(
+            f"Polygons of {min_area_m2:g} square metres were asked for, but the raster has no CRS, so that its areas "
+            "are in pixels; give it one (gdal_edit.py -a_srs EPSG:...), or leave the smallest area out."
+        )
+
+
+def _mean_confidence(components: Components, one: int) -> NDArray[np.float64]:
+    """Mean over the pixels that have one, 0..1; NaN where none has."""
+    known = components.confidence_count
+    total = np.where(known > 0, components.confidence_sum, np.nan)
+    return np.asarray(total / (np.maximum(known, 1) * float(one)), dtype=np.float64)

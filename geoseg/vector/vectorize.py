@@ -1,0 +1,186 @@
+"""From a class map to polygons, for arrays and for files: read blocks, trace, join, build the table."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import geopandas as gpd
+import xarray as xr
+from pydantic import ValidationError
+
+from geoseg.errors import InputError
+from geoseg.grid import Window
+from geoseg.legend import Legend
+from geoseg.raster.landcover import read_legend
+from geoseg.vector.blocks import BlockPixels, Progress, trace_blocks
+from geoseg.vector.coding import Coding
+from geoseg.vector.export import check_crs_fits, check_vector_output, write_polygons
+from geoseg.vector.join import join
+from geoseg.vector.sources import ArraySource, FileSource, Source
+from geoseg.vector.table import PolygonTable, check_min_area, polygon_table
+from geoseg.vector.trace import BACKGROUND
+
+_log = logging.getLogger(__name__)
+
+BLOCK = 2048
+"""Rows and columns read and traced at once: about 650 MB at worst, in a map of pure noise."""
+
+
+@dataclass(frozen=True, slots=True)
+class VectorOptions:
+    """What to make of a class raster.
+
+    Attributes:
+        classes: names of classes and groups, which are dissolved; None for all.
+        legend: None takes the raster's own.
+        confidence: raster on the same grid, for the mean of each polygon.
+        min_area_m2: smaller polygons are left out.
+        single_layer: all classes in one layer, where the format has layers.
+        overwrite: an existing output may be replaced.
+        block: rows and columns read at once; the result does not depend on it.
+    """
+
+    classes: tuple[str, ...] | None = None
+    legend: Legend | None = None
+    confidence: str | Path | None = None
+    min_area_m2: float = 0.0
+    single_layer: bool = False
+    overwrite: bool = False
+    block: int = BLOCK
+
+
+@dataclass(frozen=True, slots=True)
+class VectorSummary:
+    """What was written.
+
+    Attributes:
+        path: the file.
+        counts: polygons of each class, by name.
+        areas: sum of their areas, by name, in `unit`.
+        unit: "m2", or "px" where there is no CRS.
+    """
+
+    path: Path
+    counts: dict[str, int]
+    areas: dict[str, float]
+    unit: str
+
+
+def vectorize(
+    class_map: xr.DataArray,
+    *,
+    classes: Iterable[str] | None = None,
+    legend: Legend | None = None,
+    confidence: xr.DataArray | None = None,
+    min_area_m2: float = 0.0,
+    block: int = BLOCK,
+) -> gpd.GeoDataFrame:
+    """Polygons of a class map: 4-connected areas of one class, or of one group of classes.
+
+    Blocks are computed one at a time, together with their confidence. The result does not depend on them.
+
+    Args:
+        class_map: (y, x) class ids, any integer dtype; lazy or not.
+        classes: names of classes and groups; the classes of a group are dissolved. None for every class.
+        legend: None takes the one in `class_map.attrs["legend"]` (JSON); without one, classes are called class_<id>.
+        confidence: (y, x) on the same grid, uint8 0..200 with 255 for unknown, or floating point 0..1.
+        min_area_m2: smaller polygons are left out, after joining.
+        block: rows and columns computed at once; whole chunks of a lazy array.
+
+    Returns:
+        One row per polygon: class_id, class_name, area_m2, perimeter_m (area_px where there is no CRS), confidence
+        (mean) where given, geometry in the CRS of the class map.
+    """
+    legend = _legend_of(class_map) if legend is None else legend
+    options = VectorOptions(
+        None if classes is None else tuple(classes), legend=legend, min_area_m2=min_area_m2, block=block
+    )
+    return _polygons(ArraySource.of(class_map, confidence), options).polygons
+
+
+def vectorize_raster(
+    path: str | Path, output: str | Path, options: VectorOptions | None = None, progress: Progress | None = None
+) -> VectorSummary:
+    """Polygons of a class raster, written to a vector file that appears whole or not at all.
+
+    Args:
+        path: the class raster, one band of integers.
+        output: .gpkg, .parquet, .fgb or .geojson.
+        options: see VectorOptions.
+        progress: called after each block with the pixels done and the pixels of the raster.
+
+    Raises:
+        InputError: what was given cannot be used.
+        GeosegError: reading or writing failed.
+    """
+    options = options or VectorOptions()
+    inputs = [path] if options.confidence is None else [path, options.confidence]
+    check_vector_output(output, overwrite=options.overwrite, inputs=inputs)
+    check_crs_fits(output, FileSource.of(path, options.confidence).ground.crs)
+    table = read_polygons(path, options, progress)
+    write_polygons(
+        table.polygons,
+        output,
+        selections=table.selections,
+        single_layer=options.single_layer,
+        overwrite=options.overwrite,
+    )
+    return _summary(Path(output), table)
+
+
+def read_polygons(path: str | Path, options: VectorOptions, progress: Progress | None = None) -> PolygonTable:
+    """The polygons of a class raster; what `options` say of the output plays no part."""
+    source = FileSource.of(path, options.confidence)
+    legend = read_legend(path) if options.legend is None else options.legend
+    return _polygons(source, replace(options, legend=legend), progress)
+
+
+def _polygons(source: Source, options: VectorOptions, progress: Progress | None = None) -> PolygonTable:
+    check_min_area(options.min_area_m2, source.ground)
+    coding = Coding.of(options.legend, options.classes, source.nodata)
+
+    def read(window: Window) -> BlockPixels:
+        pixels = source.read(window)
+        codes = coding.encode(pixels.values)
+        if pixels.valid is not None:
+            codes[~pixels.valid] = BACKGROUND
+        return BlockPixels(codes, pixels.confidence)
+
+    coverage = join(trace_blocks(read, source.blocks(options.block), progress))
+    if coding.unknown:
+        values = ", ".join(str(value) for value in sorted(coding.unknown)[:10])
+        _log.warning("Values that the legend does not name get no polygons: %s.", values)
+    # Simplifying and regularizing will take their place here: after joining, on the arcs of the coverage.
+    return polygon_table(
+        coverage,
+        coding,
+        source.ground,
+        confidence_one=source.confidence_one,
+        min_area_m2=options.min_area_m2,
+    )
+
+
+def _legend_of(class_map: xr.DataArray) -> Legend | None:
+    stored = class_map.attrs.get("legend")
+    if stored is None or isinstance(stored, Legend):
+        return stored
+    try:
+        return Legend.from_json(stored)
+    except ValidationError as error:
+        what = error.errors()[0]["msg"]
+        raise InputError(f"The legend in class_map.attrs cannot be read: {what}. Give legend=... instead.") from error
+
+
+def _summary(path: Path, table: PolygonTable) -> VectorSummary:
+    unit = "m2" if "area_m2" in table.polygons else "px"
+    names, areas = table.polygons["class_name"], table.polygons[f"area_{unit}"]
+    of_class = {selection.name: names == selection.name for selection in table.selections}
+    return VectorSummary(
+        path=path,
+        counts={name: int(rows.sum()) for name, rows in of_class.items()},
+        areas={name: float(areas[rows].sum()) for name, rows in of_class.items()},
+        unit=unit,
+    )
