@@ -56,10 +56,10 @@ class Legend(BaseModel):
     @field_validator("classes")
     @classmethod
     def _unique(cls, classes: tuple[LegendClass, ...]) -> tuple[LegendClass, ...]:
-        for what, values in (("id", [c.id for c in classes]), ("name", [c.name for c in classes])):
-            twice = {v for v in values if values.count(v) > 1}
+        for what, values in (("id", [str(c.id) for c in classes]), ("name", [c.name for c in classes])):
+            twice = sorted({value for value in values if values.count(value) > 1})
             if twice:
-                raise ValueError(f"class {what} {sorted(twice)[0]!r} appears twice in the legend")
+                raise ValueError(f"class {what} {twice[0]} appears twice in the legend")
         return classes
 
     @model_validator(mode="after")

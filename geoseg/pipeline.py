@@ -8,8 +8,9 @@ from __future__ import annotations
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -136,8 +137,7 @@ def vectorize_file(
     names = None if classes is None else tuple(classes)
     shown = None if confidence is None else Path(confidence)
     options = VectorOptions(names, None, shown, min_area_m2, single_layer, overwrite)
-    report = progress or _silent
-    return vectorize_raster(Path(landcover), Path(output), options, lambda done, total: report("vectorize", done, total))
+    return vectorize_raster(Path(landcover), Path(output), options, partial(progress or _silent, "vectorize"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,7 +251,7 @@ class _Job:
         """The output's; the scene's own transform, bit for bit, unless an area of interest cuts it."""
         moved = self.reader.transform
         if (self.extent.row, self.extent.col) != (0, 0):
-            moved = moved * Affine.translation(self.extent.col, self.extent.row)
+            moved = moved @ Affine.translation(self.extent.col, self.extent.row)
         return Georef(self.extent.shape, moved, self.reader.crs)
 
     def layers(

@@ -45,8 +45,9 @@ FILES = """
         driver: rasterio
         description: A town
         args: {urlpath: "{{ CATALOG_DIR }}/town.tif"}
-        metadata: {bands: {red: 1, nir: "{{ CATALOG_DIR }}/nir.tif:1"}, nodata: 0, valid_mask: "{{ CATALOG_DIR }}/m.tif",
-                   scale: 0.5, offset: -1, gsd_m: 0.2, license: CC0, attribution: me}
+        metadata: {bands: {red: 1, nir: "{{ CATALOG_DIR }}/nir.tif:1"}, nodata: 0,
+                   valid_mask: "{{ CATALOG_DIR }}/m.tif", scale: 0.5, offset: -1, gsd_m: 0.2,
+                   license: CC0, attribution: me}
       bands:
         driver: rasterio
         args: {urlpath: ["https://example.com/a.tif", here/b.tif]}
@@ -270,7 +271,7 @@ def test_an_oversize_file_is_refused_unread(tmp_path: Path) -> None:
 )
 def test_other_templates_are_refused(tmp_path: Path, address: str) -> None:
     path = write(tmp_path, f"sources: {{a: {{driver: rasterio, args: {{urlpath: '{address}'}}}}}}")
-    with pytest.raises(InputError, match="only a leading '{{ CATALOG_DIR }}' is understood"):
+    with pytest.raises(InputError, match=r"only a leading '\{\{ CATALOG_DIR \}\}' is understood"):
         resolve(f"{path}#a")
 
 

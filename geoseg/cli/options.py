@@ -24,8 +24,10 @@ Nodata = Annotated[float | None, typer.Option(help="Stored value that means 'not
 ValidMask = Annotated[Path | None, typer.Option(help="Raster on the same grid; 0 is 'not measured'.")]
 Scale = Annotated[float | None, typer.Option(help="Real value = pixel * SCALE + OFFSET.")]
 Offset = Annotated[float | None, typer.Option(help="See --scale.")]
-Gsd = Annotated[float | None, typer.Option("--gsd", help="Pixel size on the ground in metres, where the file is silent or wrong.")]
-Scenes = Annotated[list[str], typer.Argument(help="Scene: file, VRT, URL, catalog.yaml#name; or several files on one grid.")]
+Gsd = Annotated[
+    float | None, typer.Option("--gsd", help="Pixel size on the ground in metres, if the file does not tell.")
+]
+Scenes = Annotated[list[str], typer.Argument(help="File, VRT, URL, catalog.yaml#name, or several files on one grid.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace outputs that exist.")]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -24,7 +24,7 @@ def segment(
     scale: options.Scale = None,
     offset: options.Offset = None,
     gsd: options.Gsd = None,
-    resample: Annotated[bool, typer.Option("--resample", help="Work at the model's resolution if the scene's does not fit.")] = False,
+    resample: Annotated[bool, typer.Option("--resample", help="Work at the model's resolution if need be.")] = False,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     precision: Annotated[str, typer.Option(help="auto, float32 or bfloat16.")] = "auto",
     chip: Annotated[int | None, typer.Option(help="Side of a chip in pixels.")] = None,
@@ -59,9 +59,11 @@ def segment(
     typer.echo(f"{names}: {summary.pixels / 1e6:.1f} Mpx ({took})")
 
 
-def _halo(text: str | None) -> int | str | None:
-    if text is None or text == "exact":
-        return text
+def _halo(text: str | None) -> int | Literal["exact"] | None:
+    if text is None:
+        return None
+    if text == "exact":
+        return "exact"
     try:
         return int(text)
     except ValueError:

@@ -27,7 +27,7 @@ class Block:
 
 @dataclass(frozen=True, slots=True)
 class ChipGrid:
-    """Chips on a scene: core (k, l) starts at (k * core, l * core); its chip reaches `halo` further on each side.
+    """Chips on a scene: core (i, j) starts at (i * core, j * core); its chip reaches `halo` further on each side.
 
     Chips at the far edges overhang. They are never slid inwards: that would change a pixel's phase against the
     network's stride, and with it the answer.
@@ -52,11 +52,15 @@ class ChipGrid:
         if min(self.shape) < 1:
             raise InputError(f"A scene of {self.shape[0]} x {self.shape[1]} pixels has nothing to segment.")
         if self.core < 1 or self.halo < 0:
-            raise InputError(f"A chip needs a core of 1 or more and a halo of 0 or more, not {self.core} and {self.halo}.")
+            raise InputError(
+                f"A chip needs a core of 1 or more and a halo of 0 or more, not {self.core} and {self.halo}."
+            )
         for name, value in (("Core", self.core), ("Halo", self.halo)):
             if value % self.output_stride:
                 near = max(self.output_stride, value // self.output_stride * self.output_stride)
-                raise InputError(f"{name} {value} is no multiple of the model's output stride {self.output_stride}; use {near}.")
+                raise InputError(
+                    f"{name} {value} is no multiple of the model's output stride {self.output_stride}; use {near}."
+                )
         if self.ramp % 2 or not 0 <= self.ramp <= min(2 * self.halo, self.core):
             most = min(2 * self.halo, self.core)
             raise InputError(f"A ramp is even and at most {most} (twice the halo, and the core), not {self.ramp}.")
@@ -71,7 +75,7 @@ class ChipGrid:
         core = chip - 2 * halo
         if core < output_stride:
             raise InputError(
-                f"Chip {chip} leaves a core of {core} between two halos of {halo}; use at least {2 * halo + output_stride}."
+                f"Chip {chip} leaves a core of {core} between halos of {halo}; use at least {2 * halo + output_stride}."
             )
         return cls(shape, core, halo, output_stride, ramp, max(1, block // core) * core)
 
@@ -105,11 +109,11 @@ class ChipGrid:
         return Block(row, col, Window(row * side, col * side, side, side).clipped(self.shape))
 
     def cores(self, window: Window) -> list[tuple[int, int]]:
-        """Row-major indices (k, l) of the cores that have a say in a window: half a ramp beyond it counts."""
+        """Row-major indices (row, column) of the cores that have a say in a window: half a ramp beyond it counts."""
         reach = window.padded(self.ramp // 2).clipped(self.shape)
         rows = range(reach.row // self.core, ceil(reach.row_stop / self.core))
         cols = range(reach.col // self.core, ceil(reach.col_stop / self.core))
-        return [(k, l) for k in rows for l in cols]
+        return [(row, col) for row in rows for col in cols]
 
     def core_window(self, index: tuple[int, int]) -> Window:
         """The core's pixels; may overhang the scene at its far edges."""

@@ -14,9 +14,7 @@ def chip_weights(grid: ChipGrid, index: tuple[int, int]) -> NDArray[np.float32]:
 
     Summed over all chips the weights are 1 at every pixel of the scene; with a ramp of 0 each is 0 or 1.
     """
-    rows, cols = (
-        _weights_along(grid, at, at == count - 1) for at, count in zip(index, grid.core_counts, strict=True)
-    )
+    rows, cols = (_weights_along(grid, at, at == count - 1) for at, count in zip(index, grid.core_counts, strict=True))
     return np.multiply.outer(rows, cols)
 
 

@@ -67,7 +67,9 @@ def check_gsd(card: ModelCard, gsd_m: float | None) -> None:
     """
     low, high = card.gsd_range_m
     if gsd_m is None:
-        log.warning("The scene has no known resolution; %s assumes %g m. Say --gsd M if it differs.", card.name, card.gsd_m)
+        log.warning(
+            "The scene has no known resolution; %s assumes %g m. Say --gsd M if it differs.", card.name, card.gsd_m
+        )
     elif not low / GSD_SLACK <= gsd_m <= high * GSD_SLACK:
         raise InputError(
             f"The scene has pixels of {gsd_m:.3g} m; model {card.name} is good for {low:g} to {high:g} m. "

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
-import dask
 import dask.array as da
 import numpy as np
 import xarray as xr
+from dask.delayed import delayed
 from numpy.typing import NDArray
 
 from geoseg.grid import Window, needed
 from geoseg.inference.fit import check_gsd, normalization_for, used_bands
 from geoseg.inference.plan import Plan, RunOptions
 from geoseg.inference.predictor import Predictor
-from geoseg.inference.segment import Segmenter
+from geoseg.inference.segment import Cover, Segmenter
 from geoseg.models import Model
 from geoseg.raster.reader import Pixels
 from geoseg.raster.scene import open_scene
@@ -44,58 +44,46 @@ def segment(
     check_gsd(card, scene.attrs.get("gsd_m"))
     scale, offset = scene.attrs.get("scale"), scene.attrs.get("offset")
     normalization = normalization_for(card, bands, str(scene.dtype), scale=scale, offset=offset)
-    scene = scene.sel(band=list(bands))
-    shape = scene.sizes["y"], scene.sizes["x"]
-    plan = Plan.of(shape, card, run or RunOptions())
+    plan = Plan.of((scene.sizes["y"], scene.sizes["x"]), card, run or RunOptions())
     segmenter = Segmenter(plan.grid, normalization, Predictor(model, plan.backend), probabilities)
-    return _dataset(scene, segmenter)
+    names = [str(name) for name in scene.band.values]
+    return _dataset(scene, [names.index(band) for band in bands], segmenter)
 
 
-def _dataset(scene: xr.DataArray, segmenter: Segmenter) -> xr.Dataset:
-    shared = dask.delayed(segmenter, pure=False)
+def _dataset(scene: xr.DataArray, bands: list[int], segmenter: Segmenter) -> xr.Dataset:
+    shared = delayed(segmenter, pure=False)
     rows, cols = segmenter.grid.block_counts
-    parts = [[_lazy_block(scene, segmenter, shared, row, col) for col in range(cols)] for row in range(rows)]
+    parts = [[_lazy_block(scene, bands, shared, segmenter, (i, j)) for j in range(cols)] for i in range(rows)]
     legend = segmenter.predictor.model.card.legend
-    coords = {name: c for name, c in scene.coords.items() if set(c.dims) <= {"y", "x"} and name not in ("band", "valid")}
-    layers = {
-        "class_map": xr.DataArray(
-            da.block([[part[0] for part in row] for row in parts]),
-            dims=("y", "x"),
-            coords=coords,
-            attrs={"legend": legend.to_json(), "_FillValue": np.uint8(legend.nodata), "long_name": "land cover class"},
-        ),
-        "confidence": xr.DataArray(da.block([[part[1] for part in row] for row in parts]), dims=("y", "x"), coords=coords),
-    }
+    layers = [da.block([[part[layer] for part in row] for row in parts]) for layer in range(len(parts[0][0]))]
+    coords = {name: c for name, c in scene.coords.items() if name not in ("band", "valid") and "band" not in c.dims}
+    attrs = {"legend": legend.to_json(), "_FillValue": np.uint8(legend.nodata), "long_name": "land cover class"}
+    cover = xr.Dataset({"class_map": (("y", "x"), layers[0], attrs), "confidence": (("y", "x"), layers[1])}, coords)
     if segmenter.probabilities:
-        layers["probabilities"] = xr.DataArray(
-            da.block([[part[2] for part in row] for row in parts]),
-            dims=("class", "y", "x"),
-            coords={**coords, "class": list(legend.names)},
-        )
-    return xr.Dataset(layers)
+        cover["probabilities"] = (("class", "y", "x"), layers[2])
+        cover = cover.assign_coords({"class": list(legend.names)})
+    return cover
 
 
-def _lazy_block(scene: xr.DataArray, segmenter: Segmenter, shared: Any, row: int, col: int) -> list[da.Array]:
+def _lazy_block(
+    scene: xr.DataArray, bands: list[int], shared: Any, segmenter: Segmenter, index: tuple[int, int]
+) -> list[da.Array]:
     """Class map, confidence and maybe probabilities of one block; its task holds the pixels around it alone."""
-    block = segmenter.grid.block_at(row, col)
+    block = segmenter.grid.block_at(*index)
     held = needed(segmenter.grid.footprint(block.window), segmenter.grid.shape)
-    around = scene.isel(y=slice(held.row, held.row_stop), x=slice(held.col, held.col_stop))
+    rows, cols = held.slices
+    around = scene.isel(band=bands, y=rows, x=cols)  # in one call, so that dask reads no more than this
     valid = around.coords["valid"].data if "valid" in around.coords else None
-    cover = dask.delayed(_segment_arrays, nout=3, pure=False)(shared, block.window, held, around.data, valid)
-    height, width = block.window.shape
-    classes = len(segmenter.predictor.model.card.legend.classes)
-    layers = [
-        da.from_delayed(cover[0], (height, width), np.uint8),
-        da.from_delayed(cover[1], (height, width), np.float32),
-    ]
+    cover = delayed(_segment_arrays, nout=3, pure=False)(shared, block.window, held, around.data, valid)
+    shapes: list[tuple[tuple[int, ...], type]] = [(block.window.shape, np.uint8), (block.window.shape, np.float32)]
     if segmenter.probabilities:
-        layers.append(da.from_delayed(cover[2], (classes, height, width), np.float32))
-    return layers
+        shapes.append(((len(segmenter.predictor.model.card.legend.classes), *block.window.shape), np.float32))
+    return [da.from_delayed(part, shape, dtype) for part, (shape, dtype) in zip(cover, shapes, strict=False)]
 
 
 def _segment_arrays(
     segmenter: Segmenter, window: Window, held: Window, pixels: NDArray[Any], valid: NDArray[np.bool_] | None
-) -> tuple[NDArray[Any], ...]:
+) -> Cover:
     if valid is None:
         valid = np.ones(held.shape, np.bool_)
 
@@ -103,5 +91,4 @@ def _segment_arrays(
         rows, cols = asked.relative_to(held).slices
         return Pixels(pixels[:, rows, cols], valid[rows, cols])
 
-    cover = segmenter(window, read)
-    return cover.class_map, cover.confidence, cover.probabilities
+    return segmenter(window, read)

@@ -45,7 +45,13 @@ class Backend:
 
 
 class Reduced(NamedTuple):
-    """What is kept of logits: channel (height, width) uint8, confidence (height, width) and probabilities (class, height, width) float32."""
+    """What is kept of logits.
+
+    Attributes:
+        channel: (height, width) uint8, the likeliest.
+        confidence: (height, width) float32, its probability.
+        probabilities: (class, height, width) float32; None unless asked for.
+    """
 
     channel: NDArray[np.uint8]
     confidence: NDArray[np.float32]
@@ -73,7 +79,7 @@ class Predictor:
 
     def _start(self) -> None:
         self._lock = Lock()
-        self._network = self.model.network.to(self.backend.device, memory_format=torch.channels_last).eval()
+        self._network = self.model.network.to(self.backend.device).to(memory_format=torch.channels_last).eval()
 
     def logits(self, chip: NDArray[np.float32]) -> Tensor:
         """Logits (class, height, width) float32, on the device, of a normalized chip (band, height, width)."""

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from itertools import islice
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import dask
 import torch
@@ -43,7 +43,7 @@ def run_blocks(
     with _client(workers) as client:
         [shared] = client.scatter([task], broadcast=workers > 1, hash=False)
         waiting = iter(blocks)
-        futures: dict[Future, Block] = {}
+        futures: dict[Future[Any], Block] = {}
         first = [_submit(client, shared, block, futures) for block in islice(waiting, AHEAD * THREADS * workers)]
         running = as_completed(first)
         for future in running:
@@ -57,7 +57,7 @@ def run_blocks(
                 running.add(_submit(client, shared, following, futures))
 
 
-def _submit(client: Client, shared: Future, block: Block, futures: dict[Future, Block]) -> Future:
+def _submit(client: Client, shared: Future[Any], block: Block, futures: dict[Future[Any], Block]) -> Future[Any]:
     future = client.submit(_compute, shared, block, pure=False, key=f"block-{block.row}-{block.col}", retries=0)
     futures[future] = block
     return future

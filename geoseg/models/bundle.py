@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-import torch
 from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -30,7 +29,7 @@ class Model:
     """A network and its card.
 
     Attributes:
-        network: torch module in evaluation mode: chips (chip, band, height, width) to logits (chip, class, height, width).
+        network: torch module in evaluation mode: chips (chip, band, height, width) to logits (chip, class, ...).
         card: what it was made from and for.
     """
 
@@ -77,7 +76,7 @@ def find_model(source: str | os.PathLike[str]) -> Path:
 
 
 def list_models() -> dict[str, Path]:
-    """Bundles by name: those that ship, and those in the user's folder (GEOSEG_MODELS, else ~/.local/share/geoseg/models)."""
+    """Folders of bundles by name: those that ship, and those in the user's folder (see `user_models`)."""
     found: dict[str, Path] = {}
     for folder in (user_models(), ZOO):
         if folder.is_dir():
@@ -86,6 +85,7 @@ def list_models() -> dict[str, Path]:
 
 
 def user_models() -> Path:
+    """GEOSEG_MODELS, else ~/.local/share/geoseg/models."""
     return Path(os.environ.get("GEOSEG_MODELS") or Path.home() / ".local" / "share" / "geoseg" / "models")
 
 
@@ -122,7 +122,9 @@ def save_model(model: Model, path: str | os.PathLike[str], *, half: bool = True)
         half: store weights as float16.
     """
     path = Path(path)
-    state = {k: _stored(v, half) for k, v in model.network.state_dict().items() if not k.endswith("num_batches_tracked")}
+    state = {
+        k: _stored(v, half) for k, v in model.network.state_dict().items() if not k.endswith("num_batches_tracked")
+    }
     card = model.card.model_copy(update={"weights_sha256": weights_digest(state) if state else None})
     text = card.model_dump_json(indent=1, exclude_none=True) + "\n"
     if path.suffix == ".safetensors":
@@ -174,7 +176,9 @@ def _load_weights(network: nn.Module, card: ModelCard, file: Path) -> None:
             raise InputError(f"{file} does not fit {card.architecture.name}: {name!r} is {shapes}.")
     found = weights_digest(given)
     if found != card.weights_sha256:
-        raise InputError(f"{file} has digest {found[:12]}, its card says {str(card.weights_sha256)[:12]}: not the same model.")
+        raise InputError(
+            f"{file} has digest {found[:12]}, its card says {str(card.weights_sha256)[:12]}: not the same model."
+        )
     network.load_state_dict(given, strict=False)
 
 

@@ -91,9 +91,12 @@ class ModelCard(_Strict):
         low, high = self.gsd_range_m
         if not low <= self.gsd_m <= high:
             raise ValueError(f"gsd_m {self.gsd_m} lies outside gsd_range_m {low} to {high}")
+        stride = self.output_stride
         for field in ("halo_px", "chip_px"):
-            if getattr(self, field) % self.output_stride:
-                raise ValueError(f"{field} {getattr(self, field)} is not a multiple of output_stride {self.output_stride}")
+            if getattr(self, field) % stride:
+                raise ValueError(
+                    f"{field} {getattr(self, field)} is not a multiple of output_stride {self.output_stride}"
+                )
         if self.chip_px <= 2 * self.halo_px:
             raise ValueError(f"chip_px {self.chip_px} leaves no core between two halos of {self.halo_px}")
         names = [band.name for band in self.bands]

@@ -35,7 +35,7 @@ class AreaOfInterest:
 
     def mask(self, window: Window) -> NDArray[np.bool_]:
         """(height, width) of a window of the scene: True where a pixel's center lies within a polygon."""
-        transform = self.transform * Affine.translation(window.col, window.row)
+        transform = self.transform @ Affine.translation(window.col, window.row)
         shapes = shapely.from_wkb(list(self.polygons))
         inside: NDArray[np.bool_] = geometry_mask(shapes, window.shape, transform, invert=True)
         return inside
@@ -60,7 +60,9 @@ def read_aoi(path: str | Path, *, shape: tuple[int, int], transform: Affine, crs
     frame = _read(Path(path))
     if (frame.crs is None) != (crs is None):
         which, other = ("The scene", path) if crs is None else (path, "the scene")
-        raise InputError(f"{which} has no CRS, {other} has one; give both the same with ogr2ogr -a_srs or gdal_edit -a_srs.")
+        raise InputError(
+            f"{which} has no CRS, {other} has one; give both the same with ogr2ogr -a_srs or gdal_edit -a_srs."
+        )
     frame = frame if crs is None else frame.to_crs(crs.to_wkt())
     polygons = shapely.get_parts(frame.geometry.make_valid().to_numpy())
     polygons = polygons[shapely.get_dimensions(polygons) == 2]
@@ -84,7 +86,8 @@ def _read(path: Path) -> gpd.GeoDataFrame:
 def _cover(bounds: NDArray[np.float64], transform: Affine) -> Window:
     """The smallest window that holds bounds (left, bottom, right, top) in CRS units, also on a rotated grid."""
     left, bottom, right, top = bounds
-    corners = [~transform * corner for corner in ((left, top), (right, top), (right, bottom), (left, bottom))]
-    cols, rows = np.array(corners).T
+    back = ~transform
+    x, y = np.array([left, right, right, left]), np.array([top, top, bottom, bottom])
+    cols, rows = back.a * x + back.b * y + back.c, back.d * x + back.e * y + back.f
     row, col = int(np.floor(rows.min())), int(np.floor(cols.min()))
     return Window(row, col, int(np.ceil(rows.max())) - row, int(np.ceil(cols.max())) - col)

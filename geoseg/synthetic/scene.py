@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -155,7 +156,7 @@ def _created(path: Path, scene: SyntheticScene, count: int, **options: Any) -> I
         raise InputError(f"Folder {path.parent} does not exist; create it or choose another output.")
     layout = {"tiled": True, "blockxsize": 512, "blockysize": 512, "compress": "deflate", "bigtiff": "IF_SAFER"}
     grid = {"height": scene.shape[0], "width": scene.shape[1], "transform": scene.transform, "crs": CRS}
-    part = path.with_name(f".{path.name}.part.tif")
+    part = path.with_name(f".{uuid.uuid4().hex}.tif")  # another process may be writing the same file
     predictor = {"predictor": 2} if count > 1 else {}
     try:
         with rasterio.open(

@@ -149,7 +149,7 @@ def _places(labels: NDArray[np.uint8]) -> dict[int, NDArray[np.int32]]:
 def _read_square(
     scene: ArrayScene, center: tuple[int, int] | None, side: int, rng: np.random.Generator
 ) -> tuple[Tensor, Tensor]:
-    """A square of `side` pixels around `center`, anywhere where None; reflected, its label ignored, beyond the scene."""
+    """A square of `side` pixels around `center`, or anywhere; reflected, its label ignored, beyond the scene."""
     starts = [
         _start(length, side, None if center is None else center[axis], rng) for axis, length in enumerate(scene.shape)
     ]

@@ -68,8 +68,10 @@ def _panel(axes: Axes, picture: NDArray[np.uint8], title: str, window: Window) -
 
 def _colors(reader: SceneReader, window: Window, step: int) -> NDArray[np.uint8]:
     """(height, width, 3) for the eye: stretched between the 1st and 99th percentile of all bands together."""
-    names = [name for name in ("red", "green", "blue") if name in reader.bands]
-    chosen = reader.select(names if len(names) == 3 else (reader.bands * 3)[:1] if len(reader.bands) < 3 else reader.bands[:3])
+    names: list[str] = [name for name in ("red", "green", "blue") if name in reader.bands]
+    if len(names) < 3:
+        names = list(reader.bands[: 3 if len(reader.bands) >= 3 else 1])
+    chosen = reader.select(names)
     rows = []
     for row in range(window.row, window.row_stop, step * 256):
         strip = Window(row, window.col, min(step * 256, window.row_stop - row), window.width)
