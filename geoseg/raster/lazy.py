@@ -124,7 +124,7 @@ def _geotransform(transform: Affine) -> str:
 def _lazy(source: LazyPixels | LazyValid, chunks: tuple[int, ...]) -> Any:
     meta = np.empty((0,) * source.ndim, source.dtype)
     options = {"name": False, "asarray": False, "inline_array": True, "meta": meta}
-    return da.from_array(source, chunks=chunks, **options)  # type: ignore[no-untyped-call]
+    return da.from_array(source, chunks=chunks, **options)
 
 
 def _attrs(reader: SceneReader) -> dict[str, Any]:

@@ -103,11 +103,13 @@ def _outlines(axes: Axes, reader: SceneReader, polygons: Path, window: Window, l
     back = ~reader.transform
     colors = {entry.name: entry.color for entry in legend.classes}
     colors |= {group: legend.select([group])[0].color for group in legend.groups}
-    for layer, _ in pyogrio.list_layers(polygons):
+    layers = [name for name, geometry in pyogrio.list_layers(polygons) if geometry is not None]
+    for layer in layers:
         frame: gpd.GeoDataFrame = gpd.read_file(polygons, layer=layer)
         lines = frame.geometry.boundary.affine_transform([back.a, back.b, back.d, back.e, back.c, back.f])
         for name, group in lines.groupby(frame["class_name"].to_numpy()):
-            group.plot(ax=axes, color=colors.get(str(name), "#ffff00"), linewidth=0.7)
+            group.plot(ax=axes, color=colors.get(str(name), "#ffff00"), linewidth=0.7, aspect="equal")
+    axes.set(xlabel="", ylabel="")  # geopandas names the CRS's axes
     axes.set_xlim(window.col, window.col_stop)
     axes.set_ylim(window.row_stop, window.row)
 
@@ -119,7 +121,7 @@ def _scale_bar(axes: Axes, reader: SceneReader, window: Window) -> None:
     length = max(n for n in (base * 10**e for e in range(-1, 7) for base in (1, 2, 5)) if n <= max(reach, 0.1))
     start, row = window.col + 0.05 * window.width, window.row_stop - 0.05 * window.height
     stop = start + length / reader.gsd_m
-    axes.plot([start, stop], [row, row], color="white", linewidth=4)
-    axes.plot([start, stop], [row, row], color="black", linewidth=2)
+    axes.plot([start, stop], [row, row], color="black", linewidth=3)
     label = f"{length / 1000:g} km" if length >= 1000 else f"{length:g} m"
-    axes.text((start + stop) / 2, row - 0.02 * window.height, label, color="white", ha="center", va="bottom")
+    box = {"facecolor": "white", "alpha": 0.7, "edgecolor": "none", "pad": 2}
+    axes.text((start + stop) / 2, row - 0.015 * window.height, label, ha="center", va="bottom", bbox=box)
