@@ -218,9 +218,12 @@ class _Job:
     aoi: AreaOfInterest | None
 
     @property
-    def options(self) -> dict[str, Any]:
-        area = {} if self.aoi is None else {"aoi": self.aoi.digest}
-        return {**self.plan.options, "scene_options": _plain(self.reader.stated), **area}
+    def stated(self) -> dict[str, Any]:
+        """What the user said of the scene and the area."""
+        given = {name: value for name, value in _plain(self.reader.stated).items() if value is not None}
+        if "valid_mask" in given:
+            given["valid_mask"] = Path(given["valid_mask"]).name  # its pixels are in the scene's fingerprint
+        return {**given, **({} if self.aoi is None else {"aoi": self.aoi.digest})}
 
     @property
     def parts(self) -> dict[str, Any]:
@@ -228,7 +231,7 @@ class _Job:
         return {
             "model": {"name": self.model.card.name, "digest": self.model.digest},
             "scene": self.reader.fingerprint(),
-            "options": self.options,
+            "options": {**self.plan.options, **self.stated},
             "versions": {"geoseg": tags["GEOSEG_VERSION"]},
         }
 
@@ -243,7 +246,7 @@ class _Job:
             model=self.model.card.name,
             model_digest=self.model.digest,
             scene=", ".join(names),
-            options=self.options,
+            options={**self.plan.told, **self.stated},
         )
 
     @property

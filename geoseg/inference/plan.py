@@ -56,10 +56,12 @@ class Plan:
     Attributes:
         grid: where chips and blocks lie.
         backend: device and precision.
+        is_exact: the halo covers the receptive field, and chips are cropped: chip and halo do not change the pixels.
     """
 
     grid: ChipGrid
     backend: Backend
+    is_exact: bool
 
     @classmethod
     def of(cls, shape: tuple[int, int], card: ModelCard, options: RunOptions) -> Plan:
@@ -79,18 +81,19 @@ class Plan:
         grid = ChipGrid.of(
             shape, chip=chip, halo=halo, output_stride=stride, ramp=ramp, block=options.block or DEFAULT_BLOCK
         )
-        return cls(grid, Backend.resolve(options.device, options.precision))
+        is_exact = card.position_independent and ramp == 0 and halo >= card.receptive_field_px
+        return cls(grid, Backend.resolve(options.device, options.precision), is_exact)
 
     @property
     def options(self) -> dict[str, Any]:
-        """What the pixels depend on; no time, path, worker or block count."""
-        return {
-            "chip": self.grid.chip,
-            "halo": self.grid.halo,
-            "ramp": self.grid.ramp,
-            "device": self.backend.device,
-            "precision": self.backend.precision,
-        }
+        """What was resolved, but for what no pixel can depend on: workers, blocks, paths."""
+        grid = {"chip": self.grid.chip, "halo": self.grid.halo, "ramp": self.grid.ramp}
+        return {**grid, "device": self.backend.device, "precision": self.backend.precision}
+
+    @property
+    def told(self) -> dict[str, Any]:
+        """The options that the pixels depend on, for the tags: an exact halo makes the answer one for all chips."""
+        return {**self.options, "chip": "any", "halo": "exact"} if self.is_exact else self.options
 
 
 def _smallest_chip(shape: tuple[int, int], card: ModelCard, halo: int) -> int:
