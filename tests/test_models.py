@@ -6,56 +6,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from builders import SMALL, small_card, small_model
 
 from geoseg.errors import GeosegError, InputError
-from geoseg.legend import LANDCOVER
 from geoseg.models import (
-    Architecture,
-    CardBand,
     Model,
-    ModelCard,
     build_network,
     list_models,
     load_model,
     save_model,
 )
 from geoseg.models.receptive import receptive_field, smallest_halo
-
-SMALL = {
-    "unet": {"encoder": "tu-resnet18", "depth": 3, "decoder_channels": [16, 8]},
-    "deeplabv3plus": {"encoder": "resnet18"},
-    "deeplabv3plus-local": {"encoder": "tu-resnet18", "depth": 3, "rates": [1, 2], "pool": 3, "channels": 16},
-}
-
-
-def small_card(architecture: str = "unet", **changes: object) -> ModelCard:
-    stride = {"unet": 8, "deeplabv3plus": 16, "deeplabv3plus-local": 8}[architecture]
-    fields = {
-        "name": "small",
-        "version": "1",
-        "description": "random weights",
-        "license": "Apache-2.0",
-        "architecture": Architecture(name=architecture, args=SMALL[architecture]),
-        "scales": {"uint8": 1 / 255},
-        "bands": tuple(CardBand(name=name, mean=0.5, std=0.2) for name in ("red", "green", "blue")),
-        "legend": LANDCOVER,
-        "gsd_m": 0.5,
-        "gsd_range_m": (0.2, 1.0),
-        "output_stride": stride,
-        "receptive_field_px": 64,
-        "halo_px": 32,
-        "chip_px": 256,
-        "position_independent": architecture != "deeplabv3plus",
-    }
-    return ModelCard(**(fields | changes))
-
-
-def small_model(architecture: str = "unet", *, seed: int = 0) -> Model:
-    card = small_card(architecture)
-    torch.manual_seed(seed)
-    args = dict(card.architecture.args)
-    network = build_network(architecture, bands=3, classes=len(LANDCOVER.classes), args=args)
-    return Model(network, card)
 
 
 @pytest.mark.parametrize("architecture", SMALL)
@@ -192,7 +153,12 @@ def test_the_users_folder_is_searched(tmp_path: Path, monkeypatch: pytest.Monkey
 
 def test_spectral_rules() -> None:
     model = load_model("spectral-index")
-    green, red, nir, swir = (0.06, 0.05, 0.4, np.nan), (0.08, 0.06, 0.02, np.nan), (0.3, 0.3, 0.35, np.nan), (0.05, 0.04, 0.1, 0.01)
+    green, red, nir, swir = (
+        (0.06, 0.05, 0.4, np.nan),
+        (0.08, 0.06, 0.02, np.nan),
+        (0.3, 0.3, 0.35, np.nan),
+        (0.05, 0.04, 0.1, 0.01),
+    )
     chip = torch.tensor([green, red, nir, swir]).T[None, :, :, None].float()
     with torch.inference_mode():
         names = [model.card.legend.names[i] for i in model.network(chip)[0, :, :, 0].argmax(0)]

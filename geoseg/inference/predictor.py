@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from threading import Lock
 from typing import Any, NamedTuple
@@ -11,6 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from geoseg.errors import InputError
 from geoseg.models import Model
@@ -84,11 +86,15 @@ class Predictor:
     def logits(self, chip: NDArray[np.float32]) -> Tensor:
         """Logits (class, height, width) float32, on the device, of a normalized chip (band, height, width)."""
         batch = torch.from_numpy(chip)[None].to(self.backend.device, memory_format=torch.channels_last)
-        low = self.backend.precision == "bfloat16"
-        context = torch.autocast(self.backend.device, torch.bfloat16) if low else nullcontext()
-        with self._lock, torch.inference_mode(), context:
+        with self._lock, torch.inference_mode(), self._arithmetic():
             logits: Tensor = self._network(batch)[0].float()
         return logits
+
+    def _arithmetic(self) -> AbstractContextManager[Any]:
+        if self.backend.precision == "bfloat16":
+            return torch.autocast(self.backend.device, torch.bfloat16)
+        one_kernel = self.backend.device == "cpu" and torch.backends.mkldnn.is_available()
+        return _OneKernel() if one_kernel else nullcontext()
 
     def reduce(self, logits: Tensor, *, probabilities: bool = False) -> Reduced:
         """The likeliest channel, its probability, and all probabilities if asked.
@@ -98,13 +104,48 @@ class Predictor:
             probabilities: whether to keep them all.
         """
         with torch.inference_mode():
-            spread = logits.softmax(0)
-            confidence, channel = spread.max(0)
+            # Classes last, so that each pixel is a row of its own: along any other axis torch takes pixels by the
+            # eight, and rounds the remaining few otherwise.
+            spread = logits.movedim(0, -1).softmax(-1)  # (height, width, class)
+            confidence, channel = spread.max(-1)
             return Reduced(
                 channel.to(torch.uint8).cpu().numpy(),
                 confidence.cpu().numpy(),
-                spread.cpu().numpy() if probabilities else None,
+                spread.movedim(-1, 0).cpu().numpy() if probabilities else None,
             )
+
+
+class _OneKernel(TorchFunctionMode):
+    """Sends every float32 convolution on the CPU to oneDNN.
+
+    Left alone, torch takes a kernel that rounds otherwise where a chip's features are small (20480 numbers) and for
+    1 x 1 convolutions on one thread: `use_mkldnn` in ATen/native/Convolution.cpp. The bits would then depend on the
+    size of the chip and on the number of threads.
+    """
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        return (_convolve if func is torch.conv2d else func)(*args, **(kwargs or {}))
+
+
+def _convolve(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: int | Sequence[int] = 1,
+    padding: int | Sequence[int] | str = 0,
+    dilation: int | Sequence[int] = 1,
+    groups: int = 1,
+) -> Tensor:
+    """torch.conv2d, by oneDNN whatever the size."""
+    if isinstance(padding, str) or input.dtype != torch.float32:
+        return torch.conv2d(input, weight, bias, stride, padding, dilation, groups)
+    return torch.mkldnn_convolution(input, weight, bias, _pair(padding), _pair(stride), _pair(dilation), groups)
+
+
+def _pair(value: int | Sequence[int]) -> Sequence[int]:
+    return (value, value) if isinstance(value, int) else value
 
 
 def _bfloat16_is_native(device: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -77,15 +78,18 @@ def _client(workers: int) -> Iterator[Client]:
         "distributed.worker.memory.terminate": False,
         "distributed.admin.log-format": "%(message)s",
     }
+    loopback = "127.0.0.1:0"  # None would not turn the status pages off, but show them on every network
     with (
         dask.config.set(quiet),
+        _no_chatter(),
         LocalCluster(
             n_workers=workers,
             threads_per_worker=THREADS,
             processes=workers > 1,
             host="127.0.0.1" if workers > 1 else None,
             protocol="tcp://" if workers > 1 else "inproc://",
-            dashboard_address=None,
+            dashboard_address=loopback,
+            worker_dashboard_address=loopback,
             memory_limit=0,
             silence_logs=50,
         ) as cluster,
@@ -94,3 +98,15 @@ def _client(workers: int) -> Iterator[Client]:
         if workers > 1:
             client.run(torch.set_num_threads, max(1, (os.cpu_count() or 1) // workers))
         yield client
+
+
+@contextmanager
+def _no_chatter() -> Iterator[None]:
+    """distributed sets its loggers to INFO, which would reach the user; `silence_logs` misses the root's handlers."""
+    logger = logging.getLogger("distributed")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -54,11 +54,3 @@ class Confusion:
     def overall_accuracy(self) -> float:
         """Share of pixels that agree."""
         return float(np.diag(self.counts).sum() / max(1, self.counts.sum()))
-
-
-def index_of(codes: Mapping[int, int]) -> NDArray[np.int16]:
-    """Lookup table from uint8 label codes to class indices; -1 for codes not named."""
-    table = np.full(256, -1, np.int16)
-    for code, index in codes.items():
-        table[code] = index
-    return table

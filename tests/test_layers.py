@@ -1,0 +1,99 @@
+"""Imports point only upwards; heavy libraries have few homes."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import geoseg
+
+ROOT = Path(geoseg.__file__).parent
+ORDER = [
+    "errors",
+    "legend",
+    "grid",
+    "raster",
+    "synthetic",
+    "catalog",
+    "models",
+    "inference",
+    "vector",
+    "change",
+    "training",
+    "view",
+    "pipeline",
+    "cli",
+]
+HOMES = {
+    "torch": {"models", "inference", "training"},
+    "rasterio": {"raster", "vector", "synthetic", "view", "training"},
+    "dask": {"raster", "inference", "vector"},
+    "distributed": {"inference"},
+    "geopandas": {"raster", "vector", "view"},
+    "matplotlib": {"view"},
+    "lightning": {"training"},
+    "numba": {"vector"},
+    "typer": {"cli"},
+}
+MODULES = sorted(ROOT.rglob("*.py"))
+
+
+def imports(module: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(module.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{module} imports relatively"
+            module_name = node.module or ""
+            yield from (f"geoseg.{alias.name}" for alias in node.names) if module_name == "geoseg" else (module_name,)
+
+
+def layer(module: Path) -> str:
+    return module.relative_to(ROOT).parts[0].removesuffix(".py")
+
+
+@pytest.mark.parametrize("module", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_imports_point_upwards(module: Path) -> None:
+    if module == ROOT / "__init__.py":
+        return  # names what users meet, lazily
+    here = layer(module)
+    assert here in ORDER
+    for name in imports(module):
+        package, _, rest = name.partition(".")
+        if package == "geoseg":
+            there = rest.partition(".")[0]
+            assert ORDER.index(there) <= ORDER.index(here), f"{here} imports {name}"
+        elif package in HOMES:
+            assert here in HOMES[package], f"{package} is not at home in {here}"
+
+
+def test_the_grid_knows_nothing_but_numpy() -> None:
+    allowed = {*sys.stdlib_module_names, "numpy", "geoseg"}
+    for module in (ROOT / "grid").glob("*.py"):
+        for name in imports(module):
+            assert name.partition(".")[0] in allowed, f"{module.name} imports {name}"
+            assert not name.startswith("geoseg.") or name.startswith(("geoseg.grid", "geoseg.errors"))
+
+
+@pytest.mark.parametrize("code", ["import geoseg", "import geoseg.cli"])
+def test_light_imports(code: str) -> None:
+    heavy = ("torch", "rasterio", "dask", "geopandas", "matplotlib", "xarray")
+    probe = f"{code}; import sys; print([name for name in {heavy} if name in sys.modules])"
+    found = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "[]"
+
+
+def test_every_public_name_is_there() -> None:
+    assert set(geoseg.__all__) == set(geoseg._HOMES)
+    for name in geoseg.__all__:
+        assert getattr(geoseg, name).__name__ == name
+
+
+def test_an_unknown_name_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="no_such_name"):
+        geoseg.no_such_name  # noqa: B018
