@@ -6,7 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from geoseg.catalog import load_catalog
+    from geoseg.catalog import load_catalog, open_scene
     from geoseg.errors import BlockError, GeosegError, InputError
     from geoseg.inference.lazy import segment
     from geoseg.inference.plan import RunOptions
@@ -15,12 +15,11 @@ if TYPE_CHECKING:
     from geoseg.models.card import ModelCard
     from geoseg.pipeline import segment_file, vectorize_file
     from geoseg.raster.reader import SceneOptions
-    from geoseg.raster.scene import open_scene
     from geoseg.synthetic import SyntheticScene, write_scene
     from geoseg.vector import vectorize
 
 _HOMES = {
-    "open_scene": "raster.scene",
+    "open_scene": "catalog",
     "load_model": "models.bundle",
     "segment": "inference.lazy",
     "vectorize": "vector.vectorize",

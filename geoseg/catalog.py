@@ -13,18 +13,22 @@ import logging
 import os
 import re
 import sys
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import xarray as xr
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from geoseg import synthetic
 from geoseg.errors import InputError
-from geoseg.raster.reader import SceneOptions
+from geoseg.raster.arrays import normalized
+from geoseg.raster.layers import Source as Given
+from geoseg.raster.reader import SceneOptions, SceneReader
+from geoseg.raster.scene import open_reader
 from geoseg.synthetic import SyntheticScene, write_scene
 
 MAX_BYTES = 2**20
@@ -199,6 +203,49 @@ def resolve(text: str) -> ResolvedSource:
     if named is None:
         return ResolvedSource(text)
     return load_catalog(named["path"]).resolve(named["name"])
+
+
+def open_named_reader(source: Given | Sequence[Given], options: SceneOptions | None = None) -> SceneReader:
+    """`open_reader` that also knows `catalog.yaml#name`; options that are given outrank the catalogue's."""
+    options = options or SceneOptions()
+    if not isinstance(source, str):
+        return open_reader(source, options)
+    named = resolve(source)
+    stated = {f.name: getattr(options, f.name) for f in fields(options) if getattr(options, f.name) is not None}
+    return open_reader(named.source, replace(named.options, **stated))
+
+
+def open_scene(
+    source: Given | Sequence[Given] | xr.DataArray,
+    *,
+    bands: Mapping[str, str] | None = None,
+    nodata: float | None = None,
+    valid_mask: str | None = None,
+    scale: float | None = None,
+    offset: float | None = None,
+    gsd_m: float | None = None,
+) -> xr.DataArray:
+    """A scene as a lazy DataArray (band, y, x) with a geobox; a chunk is read when it is computed.
+
+    Args:
+        source: path, address, `catalog.yaml#name`, list of files, folder of band files, or a DataArray to be checked.
+        bands: name -> band number ("1") or file ("B04.jp2", "nir.tif:1").
+        nodata: stored value that means "not measured".
+        valid_mask: raster on the scene's grid, 0 = not measured.
+        scale: value = pixel * scale + offset.
+        offset: see `scale`.
+        gsd_m: ground sample distance in metres.
+
+    Returns:
+        The stored numbers, with band names in `band` and, where the scene has nodata or a mask, `valid` (y, x).
+
+    Raises:
+        InputError: what is given cannot be read as one scene; the message says why and what to do.
+    """
+    options = SceneOptions(bands=bands, nodata=nodata, valid_mask=valid_mask, scale=scale, offset=offset, gsd_m=gsd_m)
+    if isinstance(source, xr.DataArray):
+        return normalized(source, options)
+    return open_named_reader(source, options).to_xarray()
 
 
 def default_catalog() -> Path:

@@ -16,7 +16,7 @@ from typing import Any
 
 from affine import Affine
 
-from geoseg.catalog import default_catalog, resolve
+from geoseg.catalog import default_catalog, open_named_reader
 from geoseg.errors import InputError
 from geoseg.grid import Block, Window
 from geoseg.inference.fit import check_gsd, normalization_for, used_bands
@@ -36,12 +36,12 @@ from geoseg.raster.landcover import (
     probabilities_layer,
     run_tags,
 )
+from geoseg.raster.layers import Source
 from geoseg.raster.reader import SceneOptions, SceneReader
-from geoseg.raster.scene import open_reader
 from geoseg.raster.staging import BlockLayout, BlockWriter, Staging, digest_of, discard_leftovers
 from geoseg.vector import VectorOptions, VectorSummary, vectorize_raster
 
-Scene = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
+Scene = Source | Sequence[Source]
 Progress = Callable[[str, int, int], None]  # step, pixels done, pixels in all
 
 
@@ -94,7 +94,8 @@ def segment_file(
         GeosegError: reading, computing or writing failed; finished blocks are kept.
     """
     bundle = load_model(model)
-    reader, run = _open(scene, reading or SceneOptions(), bundle, run or RunOptions())
+    run = run or RunOptions()
+    reader = _open(scene, reading or SceneOptions(), bundle, resample=run.resample)
     plan = Plan.of(reader.shape, bundle.card, run)
     aoi = None if run.aoi is None else read_aoi(run.aoi, shape=reader.shape, transform=reader.transform, crs=reader.crs)
     extent = Window(0, 0, *reader.shape) if aoi is None else aoi.window
@@ -169,7 +170,7 @@ def run_demo(folder: str | os.PathLike[str], *, small: bool = False, progress: P
         return result
 
     scene = f"{default_catalog()}#{'demo_small' if small else 'demo'}"
-    reader = timed("scene", folder, lambda: open_scene_reader(scene))
+    reader = timed("scene", folder, lambda: open_named_reader(scene))
     steps[0] = replace(steps[0], output=Path(reader.files[0].path))
     timed(
         "segment",
@@ -290,25 +291,15 @@ class _SegmentBlock:
         return os.getpid()
 
 
-def _open(scene: Scene, reading: SceneOptions, model: Model, run: RunOptions) -> tuple[SceneReader, RunOptions]:
+def _open(scene: Scene, reading: SceneOptions, model: Model, *, resample: bool) -> SceneReader:
     """The scene as the model wants it: its bands in order, its resolution within range."""
-    reader = open_scene_reader(scene, reading)
+    reader = open_named_reader(scene, reading)
     reader = reader.select(used_bands(model.card, reader.bands))
     low, high = model.card.gsd_range_m
-    if run.resample and reader.gsd_m is not None and not low <= reader.gsd_m <= high:
+    if resample and reader.gsd_m is not None and not low <= reader.gsd_m <= high:
         reader = reader.resampled(model.card.gsd_m)
     check_gsd(model.card, reader.gsd_m)
-    return reader, run
-
-
-def open_scene_reader(scene: Scene, reading: SceneOptions | None = None) -> SceneReader:
-    """A reader of a scene that may be named by a catalogue; options that are given outrank the catalogue's."""
-    reading = reading or SceneOptions()
-    if isinstance(scene, str):
-        source = resolve(scene)
-        stated = {name: value for name, value in _plain(reading).items() if value is not None}
-        return open_reader(source.source, replace(source.options, **stated))
-    return open_reader(scene, reading)
+    return reader
 
 
 def _segment(job: _Job, layers: list[Layer], workers: int, overwrite: bool, progress: Progress) -> RunSummary:
@@ -357,7 +348,8 @@ def _pixels(layout: BlockLayout, blocks: set[tuple[int, int]]) -> int:
 
 
 def _check_outputs(job: _Job, layers: list[Layer], overwrite: bool) -> None:
-    sources = [file.path for file in job.reader.files]
+    mask = job.reader.stated.valid_mask
+    sources = [*(file.path for file in job.reader.files), *([mask] if mask else [])]
     for layer in layers:
         others = [other.path for other in layers if other is not layer]
         if len({layer.path.resolve(), *(path.resolve() for path in others)}) < len(layers):

@@ -17,7 +17,7 @@ from geoseg.grid import ChipGrid, Window
 from geoseg.inference import Backend, Predictor, Segmenter
 from geoseg.inference.segment import Cover
 from geoseg.legend import LANDCOVER
-from geoseg.models import Architecture, CardBand, Model, ModelCard, build_network
+from geoseg.models import Architecture, CardBand, Model, ModelCard, build_network, save_model
 from geoseg.models.receptive import receptive_field
 from geoseg.raster.georeference import ignore_not_georeferenced
 from geoseg.raster.normalize import Normalization
@@ -173,3 +173,9 @@ def segmented(
         cover.class_map[rows, cols], cover.confidence[rows, cols] = part.class_map, part.confidence
         cover.probabilities[:, rows, cols] = part.probabilities
     return cover
+
+
+def save_tiny(folder: Path) -> Path:
+    """The tiny U-Net as a bundle on disk."""
+    save_model(tiny_model(), folder)
+    return folder

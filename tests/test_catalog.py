@@ -19,11 +19,12 @@ from geoseg.catalog import (
     cache_folder,
     default_catalog,
     load_catalog,
+    open_scene,
     resolve,
 )
 from geoseg.errors import InputError
 from geoseg.raster.scene import SceneOptions, open_reader
-from geoseg.synthetic import SyntheticScene
+from geoseg.synthetic import SyntheticScene, write_scene
 
 
 @pytest.fixture(autouse=True)
@@ -317,3 +318,16 @@ def test_a_catalogue_of_real_imagery_can_be_written_and_read(tmp_path: Path, sha
     path.write_text(yaml.safe_dump({"sources": {"flair_b": entry}}))
     found = resolve(f"{path}#flair_b")
     assert open_reader(found.source, found.options).bands == ("red", "green", "blue", "nir")
+
+
+def test_open_scene_knows_names_and_what_is_given_outranks_the_catalogue(tmp_path: Path) -> None:
+    write_scene(SyntheticScene((20, 30), seed=3), tmp_path / "scene.tif", labels=None)
+    catalog = tmp_path / "catalog.yaml"
+    catalog.write_text(
+        "sources:\n  here:\n    driver: rasterio\n    description: small\n"
+        "    args: {urlpath: '{{ CATALOG_DIR }}/scene.tif'}\n    metadata: {gsd_m: 0.7, nodata: 255}\n"
+    )
+    scene = open_scene(f"{catalog}#here", gsd_m=0.9)
+    assert scene.shape == (4, 20, 30)
+    assert scene.attrs["gsd_m"] == 0.9
+    assert "valid" in scene.coords

@@ -13,10 +13,11 @@ import pytest
 import rasterio
 from scene_files import ramp, write
 
+from geoseg.catalog import open_scene
 from geoseg.errors import InputError
 from geoseg.grid.window import Window
 from geoseg.raster import handles
-from geoseg.raster.scene import SceneOptions, open_reader, open_scene
+from geoseg.raster.scene import SceneOptions, open_reader
 
 
 class Ranges(http.server.SimpleHTTPRequestHandler):

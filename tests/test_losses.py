@@ -6,60 +6,78 @@ from torch.nn.functional import cross_entropy
 
 from geoseg.training.losses import IGNORE, PartialCrossEntropy, SoftDice
 
-MEMBERS = [(0,), (1,), (2,), (1, 2)]
+FULL = [[0], [1], [2], [3]]
+GROUPED = [*FULL, [2, 3]]  # code 4: class 2 or 3
 
 
 @pytest.fixture
 def logits() -> torch.Tensor:
-    return torch.randn(2, 3, 5, 7, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    return (3 * torch.randn(2, 4, 5, 6, generator=torch.Generator().manual_seed(0))).requires_grad_()
 
 
-def test_full_labels_are_plain_cross_entropy(logits: torch.Tensor) -> None:
-    labels = torch.randint(0, 3, (2, 5, 7), generator=torch.Generator().manual_seed(1))
-    torch.testing.assert_close(PartialCrossEntropy(MEMBERS, 3)(logits, labels), cross_entropy(logits, labels))
+@pytest.fixture
+def labels() -> torch.Tensor:
+    return torch.randint(0, 4, (2, 5, 6), generator=torch.Generator().manual_seed(1), dtype=torch.uint8)
 
 
-def test_weights_are_those_of_torch(logits: torch.Tensor) -> None:
-    labels = torch.randint(0, 3, (2, 5, 7), generator=torch.Generator().manual_seed(1))
-    weights = [0.5, 2.0, 3.0]
-    ours = PartialCrossEntropy(MEMBERS[:3], 3, weights)(logits, labels)
-    torch.testing.assert_close(ours, cross_entropy(logits, labels, weight=torch.tensor(weights)))
+@pytest.mark.parametrize("weights", [None, [0.5, 1.0, 2.0, 4.0]])
+def test_full_labels_give_torchs_cross_entropy(
+    logits: torch.Tensor, labels: torch.Tensor, weights: list[float] | None
+) -> None:
+    labels[0, :2] = IGNORE
+    expected = cross_entropy(
+        logits, labels.long(), ignore_index=IGNORE, weight=None if weights is None else torch.tensor(weights)
+    )
+    torch.testing.assert_close(PartialCrossEntropy(FULL, 4, weights)(logits, labels), expected)
 
 
-def test_a_group_is_minus_the_log_of_its_summed_probability(logits: torch.Tensor) -> None:
-    labels = torch.full((2, 5, 7), 3)
-    expected = -logits.softmax(1)[:, 1:].sum(1).log().mean()
-    torch.testing.assert_close(PartialCrossEntropy(MEMBERS, 3)(logits, labels), expected)
+def test_a_group_is_the_log_of_its_summed_probability(logits: torch.Tensor) -> None:
+    labels = torch.full((2, 5, 6), 4, dtype=torch.uint8)
+    expected = -logits.softmax(1)[:, 2:].sum(1).log().mean()
+    torch.testing.assert_close(PartialCrossEntropy(GROUPED, 4)(logits, labels), expected)
 
 
-def test_ignored_pixels_have_no_gradient(logits: torch.Tensor) -> None:
-    labels = torch.full((2, 5, 7), IGNORE)
-    labels[0, 0, 0], labels[0, 0, 1] = 0, 3
-    PartialCrossEntropy(MEMBERS, 3)(logits, labels).backward()
-    assert logits.grad is not None
-    assert torch.isfinite(logits.grad).all()
-    touched = (logits.grad != 0).any(1)
-    assert touched.sum() == 2
-    assert touched[0, 0, :2].all()
+def test_a_group_of_all_classes_teaches_nothing(logits: torch.Tensor) -> None:
+    loss = PartialCrossEntropy([[0, 1, 2, 3]], 4)(logits, torch.zeros(2, 5, 6, dtype=torch.uint8))
+    loss.backward()
+    torch.testing.assert_close(loss, torch.tensor(0.0), atol=1e-6, rtol=0)
+    torch.testing.assert_close(logits.grad, torch.zeros_like(logits), atol=1e-6, rtol=0)
 
 
-@pytest.mark.parametrize("loss", [PartialCrossEntropy(MEMBERS, 3), SoftDice(3)])
-def test_nothing_labelled_is_zero(loss: torch.nn.Module, logits: torch.Tensor) -> None:
-    value = loss(logits, torch.full((2, 5, 7), IGNORE))
+@pytest.mark.parametrize("size", [1.0, 100.0, 1e4])
+def test_gradients_are_finite(size: float, labels: torch.Tensor) -> None:
+    labels[1] = 4
+    logits = (size * torch.randn(2, 4, 5, 6, generator=torch.Generator().manual_seed(2))).requires_grad_()
+    for loss in (PartialCrossEntropy(GROUPED, 4), SoftDice(4)):
+        [gradient] = torch.autograd.grad(loss(logits, labels), logits)
+        assert gradient.isfinite().all()
+
+
+@pytest.mark.parametrize("loss", [PartialCrossEntropy(GROUPED, 4), SoftDice(4)], ids=["cross-entropy", "dice"])
+def test_ignored_pixels_have_no_say(loss: torch.nn.Module, logits: torch.Tensor, labels: torch.Tensor) -> None:
+    labels[:, :, 3:] = IGNORE
+    value = loss(logits, labels)
+    [gradient] = torch.autograd.grad(value, logits)
+    assert (gradient[..., 3:] == 0).all()
+    assert (gradient[..., :3] != 0).any()
+    torch.testing.assert_close(value, loss(logits[..., :3], labels[..., :3]))
+
+
+@pytest.mark.parametrize("loss", [PartialCrossEntropy(GROUPED, 4), SoftDice(4)], ids=["cross-entropy", "dice"])
+def test_nothing_labelled_is_zero_and_can_be_differentiated(loss: torch.nn.Module, logits: torch.Tensor) -> None:
+    value = loss(logits, torch.full((2, 5, 6), IGNORE, dtype=torch.uint8))
     value.backward()
     assert value == 0
+    assert (logits.grad == 0).all()
 
 
-def test_dice_is_zero_for_a_sure_and_right_answer() -> None:
-    labels = torch.randint(0, 3, (1, 6, 6), generator=torch.Generator().manual_seed(0))
-    right = 50.0 * torch.nn.functional.one_hot(labels, 3).movedim(-1, 1)
-    assert SoftDice(3)(right, labels) < 1e-6
-    assert SoftDice(3)(-right, labels) > 0.9
+def test_dice_of_certainty_is_zero_or_one(labels: torch.Tensor) -> None:
+    right = 50.0 * torch.nn.functional.one_hot(labels.long(), 4).movedim(-1, 1)
+    assert SoftDice(4)(right, labels) == pytest.approx(0, abs=1e-6)
+    assert SoftDice(4)(right, (labels + 1) % 4) == pytest.approx(1, abs=1e-6)
 
 
-def test_dice_leaves_groups_out() -> None:
-    logits = torch.randn(1, 3, 4, 4, generator=torch.Generator().manual_seed(0))
-    labels = torch.zeros(1, 4, 4, dtype=torch.long)
-    partly = labels.clone()
-    partly[0, 2:] = 3
-    torch.testing.assert_close(SoftDice(3)(logits, partly), SoftDice(3)(logits[:, :, :2], labels[:, :2]))
+def test_dice_leaves_groups_out(logits: torch.Tensor, labels: torch.Tensor) -> None:
+    grouped, ignored = labels.clone(), labels.clone()
+    grouped[0], ignored[0] = 4, IGNORE
+    torch.testing.assert_close(SoftDice(4)(logits, grouped), SoftDice(4)(logits, ignored))

@@ -44,7 +44,9 @@ def test_it_runs_and_draws(notebook: Any, tmp_path: Path, monkeypatch: pytest.Mo
     if "landcover-rgb" not in list_models():
         pytest.skip("the bundle landcover-rgb is not there yet")
     monkeypatch.delenv("MPLBACKEND", raising=False)  # figures become outputs
-    monkeypatch.setenv("PYTHONWARNINGS", "ignore:IProgress not found")  # tqdm asks for ipywidgets; nothing else may warn
+    monkeypatch.setenv(
+        "PYTHONWARNINGS", "ignore:IProgress not found"
+    )  # tqdm asks for ipywidgets; nothing else may warn
     monkeypatch.setenv("JUPYTER_RUNTIME_DIR", str(tmp_path / "runtime"))
     NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(tmp_path)}}).execute()
     outputs = [output for cell in code_cells(notebook) for output in cell.outputs]

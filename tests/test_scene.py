@@ -17,11 +17,12 @@ from affine import Affine
 from odc.geo.geobox import GeoBox
 from scene_files import AT, ramp, write
 
+from geoseg.catalog import open_scene
 from geoseg.errors import InputError
 from geoseg.grid.window import Window
 from geoseg.raster.arrays import geobox_of
 from geoseg.raster.reader import SceneReader
-from geoseg.raster.scene import SceneOptions, open_reader, open_scene, scene_info
+from geoseg.raster.scene import SceneOptions, open_reader, scene_info
 
 # odc-geo multiplies transforms by *, which affine 3 discourages
 pytestmark = pytest.mark.filterwarnings("ignore:Use .@. matmul:PendingDeprecationWarning")

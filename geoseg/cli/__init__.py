@@ -11,6 +11,8 @@ import typer
 from geoseg.cli import demo, info, models, segment, vectorize
 from geoseg.errors import GeosegError
 
+INTERRUPTED = 130  # the exit code that typer makes of Ctrl-C
+
 app = typer.Typer(
     name="geoseg",
     help="Satellite and aerial scenes of any size to seam-free land-cover GeoTIFFs and polygons.",
@@ -43,12 +45,14 @@ def _main(
 
 def main() -> None:
     """Run a command; errors become one or two sentences and an exit code, unless --debug asks for the traceback."""
-    debug = "--debug" in sys.argv
+    arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]  # it may stand anywhere
+    debug = len(arguments) < len(sys.argv) - 1
     try:
-        app()
-    except KeyboardInterrupt:
-        typer.echo("Stopped. Run the same command again to go on; finished blocks are kept.", err=True)
-        sys.exit(130)
+        app(["--debug", *arguments] if debug else arguments, prog_name="geoseg")
+    except SystemExit as stop:
+        if stop.code == INTERRUPTED:
+            typer.echo("Stopped. Run the same command again to go on; finished blocks are kept.", err=True)
+        raise
     except GeosegError as error:
         if debug:
             raise

@@ -19,11 +19,12 @@ def info(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Print size, georeference, resolution and bands of a scene, and the models that fit it."""
-    from geoseg.pipeline import fitting_models, open_scene_reader
+    from geoseg.catalog import open_named_reader
+    from geoseg.pipeline import fitting_models
     from geoseg.raster.scene import scene_info
 
     reading = options.scene_options(bands, nodata, valid_mask, None, None, gsd)
-    reader = open_scene_reader(options.one_or_many(scenes), reading)
+    reader = open_named_reader(options.one_or_many(scenes), reading)
     facts = scene_info(reader) | {"models": fitting_models(reader)}
     typer.echo(json.dumps(facts, indent=1) if as_json else _text(facts))
 

@@ -16,8 +16,8 @@ from geoseg.inference.plan import Plan, RunOptions
 from geoseg.inference.predictor import Predictor
 from geoseg.inference.segment import Cover, Segmenter
 from geoseg.models import Model
-from geoseg.raster.reader import Pixels
-from geoseg.raster.scene import open_scene
+from geoseg.raster.arrays import normalized
+from geoseg.raster.reader import Pixels, SceneOptions
 
 
 def segment(
@@ -38,7 +38,7 @@ def segment(
     Raises:
         InputError: bands, dtype or resolution do not fit the model.
     """
-    scene = open_scene(scene)
+    scene = normalized(scene, SceneOptions())
     card = model.card
     bands = used_bands(card, [str(name) for name in scene.band.values])
     check_gsd(card, scene.attrs.get("gsd_m"))

@@ -99,7 +99,7 @@ def load_card(path: Path) -> ModelCard:
         where = path / CARD
         if where.stat().st_size > MAX_CARD_BYTES:
             raise InputError(f"{where} has {where.stat().st_size} bytes; a card has at most {MAX_CARD_BYTES}.")
-        text = where.read_text(encoding="utf-8")
+        text: str | bytes = where.read_bytes()
     else:
         where = path
         text = _metadata(path).get(CARD_KEY, "")

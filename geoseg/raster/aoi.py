@@ -63,8 +63,13 @@ def read_aoi(path: str | Path, *, shape: tuple[int, int], transform: Affine, crs
         raise InputError(
             f"{which} has no CRS, {other} has one; give both the same with ogr2ogr -a_srs or gdal_edit -a_srs."
         )
-    frame = frame if crs is None else frame.to_crs(crs.to_wkt())
-    polygons = shapely.get_parts(frame.geometry.make_valid().to_numpy())
+    geometries = frame.geometry.to_numpy()
+    geometries = geometries[~(shapely.is_missing(geometries) | shapely.is_empty(geometries))]
+    if crs is not None:
+        geometries = gpd.GeoSeries(geometries, crs=frame.crs).to_crs(crs.to_wkt()).to_numpy()
+    if not np.isfinite(shapely.bounds(geometries)).all():
+        raise InputError(f"The area of interest {path} cannot be brought to the scene's CRS; it lies far outside.")
+    polygons = shapely.get_parts(shapely.make_valid(geometries))
     polygons = polygons[shapely.get_dimensions(polygons) == 2]
     if len(polygons) == 0:
         raise InputError(f"{path} holds no polygon; an area of interest is made of polygons.")
@@ -78,9 +83,12 @@ def _read(path: Path) -> gpd.GeoDataFrame:
     if not path.exists():
         raise InputError(f"The area of interest {path} does not exist.")
     try:
-        return gpd.read_file(path)
+        frame = gpd.read_file(path)
     except DataSourceError as error:
         raise InputError(f"The area of interest {path} cannot be read as a vector file: {error}.") from error
+    if not isinstance(frame, gpd.GeoDataFrame):
+        raise InputError(f"{path} is a table without geometry; an area of interest is made of polygons.")
+    return frame
 
 
 def _cover(bounds: NDArray[np.float64], transform: Affine) -> Window:

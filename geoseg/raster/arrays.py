@@ -164,7 +164,7 @@ def _valid(scene: xr.DataArray, flat: xr.DataArray, geobox: GeoBox, options: Sce
 
 
 def _mask(path: str, flat: xr.DataArray) -> Any:
-    from geoseg.raster.scene import open_scene
+    from geoseg.raster.scene import open_reader
 
     mask = look_at(path)
     if mask.shape != flat.shape[1:] or len(mask.bands) != 1:
@@ -172,5 +172,5 @@ def _mask(path: str, flat: xr.DataArray) -> Any:
             f"The valid mask {mask.path} has {mask.shape[0]} x {mask.shape[1]} pixels and {len(mask.bands)} bands, "
             f"the scene has {flat.shape[1]} x {flat.shape[2]}. Give a mask of one band on the scene's grid."
         )
-    stored = open_scene(path).data[0] != 0
+    stored = open_reader(path).to_xarray().data[0] != 0
     return stored.rechunk(flat.data.chunks[1:]) if isinstance(flat.data, da.Array) else stored

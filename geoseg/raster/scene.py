@@ -1,4 +1,4 @@
-"""open_scene and open_reader: from a path, a URL, several files or a DataArray to a scene.
+"""open_reader: from a path, a URL or several files to a scene.
 
 source, options ──look──▶ facts of each file ──place──▶ files on one grid ──name──▶ bands ──▶ SceneReader
 """
@@ -8,20 +8,17 @@ from __future__ import annotations
 import functools
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-import xarray as xr
-
-from geoseg.raster.arrays import normalized
 from geoseg.raster.files import FileFacts, look_at
 from geoseg.raster.ground import ground_sample_distance
 from geoseg.raster.layers import Source, layers_of, take_inventory
 from geoseg.raster.place import check_same_grid, finest, place
 from geoseg.raster.reader import Pixels, PlacedFile, SceneOptions, SceneReader
 
-__all__ = ["Pixels", "SceneOptions", "SceneReader", "open_reader", "open_scene", "scene_info"]
+__all__ = ["Pixels", "SceneOptions", "SceneReader", "open_reader", "scene_info"]
 
 _log = logging.getLogger(__name__)
 
@@ -72,36 +69,6 @@ def _say_no_crs(path: str) -> None:
     _log.warning(
         "%s has no CRS: areas will be in pixels. State the ground sample distance with --gsd if it matters.", path
     )
-
-
-def open_scene(
-    source: Source | Sequence[Source] | xr.DataArray,
-    *,
-    bands: Mapping[str, str] | None = None,
-    nodata: float | None = None,
-    valid_mask: str | None = None,
-    scale: float | None = None,
-    offset: float | None = None,
-    gsd_m: float | None = None,
-) -> xr.DataArray:
-    """A scene as a lazy DataArray (band, y, x) with a geobox; a chunk is read when it is computed.
-
-    Args:
-        source: path, address, list of files, folder of band files, or a DataArray to be checked and put in this form.
-        bands: name -> band number ("1") or file ("B04.jp2", "nir.tif:1").
-        nodata: stored value that means "not measured".
-        valid_mask: raster on the scene's grid, 0 = not measured.
-        scale: value = pixel * scale + offset.
-        offset: see `scale`.
-        gsd_m: ground sample distance in metres.
-
-    Returns:
-        The stored numbers, with band names in `band` and, where the scene has nodata or a mask, `valid` (y, x).
-    """
-    options = SceneOptions(bands=bands, nodata=nodata, valid_mask=valid_mask, scale=scale, offset=offset, gsd_m=gsd_m)
-    if isinstance(source, xr.DataArray):
-        return normalized(source, options)
-    return open_reader(source, options).to_xarray()
 
 
 def scene_info(reader: SceneReader) -> dict[str, Any]:

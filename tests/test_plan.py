@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+import pytest
+from builders import small_card
+
+from geoseg.errors import InputError
+from geoseg.inference import Plan, RunOptions
+
+CPU = {"device": "cpu", "precision": "float32"}
+
+
+def plan(shape: tuple[int, int] = (5000, 7000), **options: object) -> Plan:
+    return Plan.of(shape, small_card(), RunOptions(**{**CPU, **options}))
+
+
+def test_the_card_decides_what_is_not_said() -> None:
+    grid = plan().grid
+    assert (grid.chip, grid.halo, grid.core, grid.ramp) == (256, 32, 192, 0)
+    assert grid.block_side == 10 * 192  # 2048, rounded down to whole cores
+
+
+def test_exact_is_the_whole_receptive_field() -> None:
+    assert plan(halo="exact").grid.halo == 64
+    assert plan(halo="exact").grid.chip == 256
+
+
+def test_a_small_scene_takes_one_small_chip() -> None:
+    grid = plan((1, 1)).grid
+    assert (grid.core, grid.core_counts) == (8, (1, 1))
+    assert plan((100, 61)).grid.core_counts == (1, 1)
+
+
+def test_a_halo_too_long_for_the_cards_chip_makes_it_longer() -> None:
+    assert plan(halo=200).grid.core == 8
+
+
+@pytest.mark.parametrize(("block", "side"), [(1, 192), (192, 192), (400, 384), (10**6, 999_936)])
+def test_blocks_are_whole_cores(block: int, side: int) -> None:
+    assert plan(block=block).grid.block_side == side
+
+
+def test_a_ramp_fits_core_and_halo() -> None:
+    card = small_card("deeplabv3plus", ramp_px=48, halo_px=32)
+    for chip, ramp in ((256, 48), (96, 32), (80, 16)):
+        assert Plan.of((900, 900), card, RunOptions(**CPU, chip=chip)).grid.ramp == ramp
+
+
+def test_options_name_no_block_worker_or_path_and_never_auto() -> None:
+    told = {**Plan.of((900, 900), small_card(), RunOptions(block=64, workers=7)).options}
+    assert "auto" not in map(str, told.values())
+    assert not {"block", "workers"} & told.keys()
+    assert told == {**Plan.of((900, 900), small_card(), RunOptions()).options}
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"chip": 100}, "Chip 100 .* stride 8; use 104"),
+        ({"chip": 64}, "Chip 64 leaves a core of 0 .* at least 72"),
+        ({"halo": 12}, "Halo 12 .* stride 8; use 8"),
+    ],
+)
+def test_what_leaves_no_core_is_refused(options: dict[str, object], told: str) -> None:
+    with pytest.raises(InputError, match=told):
+        plan(**options)
+
+
+@pytest.mark.parametrize("name", ["chip", "block", "workers"])
+@pytest.mark.parametrize("value", [0, -3])
+def test_counts_are_one_or_more(name: str, value: int) -> None:
+    with pytest.raises(InputError, match=f"--{name} is 1 or more, not {value}"):
+        RunOptions(**{name: value})
+
+
+@pytest.mark.parametrize("halo", [-1, "wide"])
+def test_a_halo_is_a_number_or_exact(halo: object) -> None:
+    with pytest.raises(InputError, match="--halo is"):
+        RunOptions(halo=halo)

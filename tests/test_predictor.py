@@ -1,0 +1,110 @@
+from __future__ import annotations
+
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from builders import tiny_model
+from torch import nn
+
+from geoseg.errors import InputError
+from geoseg.inference import Backend, Predictor
+from geoseg.models import Model
+
+CPU = Backend("cpu", "float32")
+
+
+def predictor_of(network: nn.Module, backend: Backend = CPU) -> Predictor:
+    return Predictor(Model(network.eval(), tiny_model().card), backend)
+
+
+def chip_of(bands: int = 3, side: int = 24) -> np.ndarray:
+    return np.random.default_rng(0).normal(size=(bands, side, side)).astype(np.float32)
+
+
+@pytest.mark.parametrize(("device", "precision"), [("tpu", "auto"), ("cpu", "int8")])
+def test_unknown_devices_and_precisions_are_refused(device: str, precision: str) -> None:
+    with pytest.raises(InputError, match=r"is unknown; use one of auto, "):
+        Backend.resolve(device, precision)
+
+
+def test_auto_is_resolved() -> None:
+    backend = Backend.resolve()
+    assert backend.device in ("cpu", "cuda")
+    assert backend.precision in ("float32", "bfloat16")
+    assert Backend.resolve("cpu", "float32") == CPU
+
+
+@pytest.mark.parametrize(
+    "convolution",
+    [
+        nn.Conv2d(3, 8, 3, padding=1),
+        nn.Conv2d(3, 8, 1, bias=False),
+        nn.Conv2d(3, 8, (3, 5), padding=(1, 2)),
+        nn.Conv2d(3, 6, 3, padding=2, dilation=2, groups=3),
+        nn.Conv2d(3, 8, 3, padding="same"),
+        nn.Conv2d(3, 8, 3, padding=1, padding_mode="reflect"),
+    ],
+    ids=str,
+)
+def test_the_one_kernel_convolves_as_torch_does(convolution: nn.Conv2d) -> None:
+    chip = chip_of()
+    with torch.inference_mode():
+        expected = convolution(torch.from_numpy(chip)[None])[0].numpy()
+    np.testing.assert_allclose(predictor_of(convolution).logits(chip).numpy(), expected, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("kernel", [1, 3])
+def test_bits_of_a_convolution_do_not_depend_on_size_or_threads(kernel: int) -> None:
+    """torch alone takes another kernel below 20480 numbers, and for 1 x 1 on one thread."""
+    torch.manual_seed(0)
+    predictor = predictor_of(nn.Conv2d(48, 16, kernel))
+    chip = chip_of(48, 64)
+    whole = predictor.logits(chip).numpy()
+    part = predictor.logits(np.ascontiguousarray(chip[:, :14, :11])).numpy()
+    assert np.array_equal(part, whole[:, : part.shape[1], : part.shape[2]])
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        assert np.array_equal(predictor.logits(chip).numpy(), whole)
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("classes", [2, 6, 11])
+def test_bits_of_the_confidence_do_not_depend_on_the_window(classes: int) -> None:
+    logits = 3 * torch.randn(1, classes, 37, 41).contiguous(memory_format=torch.channels_last)[0]
+    predictor = predictor_of(nn.Identity())
+    whole = predictor.reduce(logits, probabilities=True)
+    for rows, cols in ((slice(0, 37), slice(3, 10)), (slice(36, 37), slice(40, 41)), (slice(1, 12), slice(0, 41))):
+        for layout in (logits[:, rows, cols], logits[:, rows, cols].contiguous()):
+            part = predictor.reduce(layout, probabilities=True)
+            assert np.array_equal(part.confidence, whole.confidence[rows, cols])
+            assert np.array_equal(part.probabilities, whole.probabilities[:, rows, cols])
+
+
+def test_what_is_kept_of_logits() -> None:
+    logits = torch.tensor([[[0.0, 5.0]], [[1.0, -5.0]], [[0.0, 0.0]]])  # (class, height, width)
+    reduced = predictor_of(nn.Identity()).reduce(logits, probabilities=True)
+    powers = np.exp(logits.numpy())
+    expected = powers / powers.sum(0)
+    assert reduced.channel.tolist() == [[1, 0]]
+    assert reduced.channel.dtype == np.uint8
+    np.testing.assert_allclose(reduced.confidence, expected.max(0), rtol=1e-6)
+    np.testing.assert_allclose(reduced.probabilities, expected, rtol=1e-6)
+    assert predictor_of(nn.Identity()).reduce(logits).probabilities is None
+
+
+def test_it_survives_a_pickle() -> None:
+    predictor = Predictor(tiny_model(), CPU)
+    again = pickle.loads(pickle.dumps(predictor))
+    assert np.array_equal(again.logits(chip_of(side=32)).numpy(), predictor.logits(chip_of(side=32)).numpy())
+
+
+def test_bfloat16_is_near() -> None:
+    chip = chip_of(side=32)
+    exact = Predictor(tiny_model(), CPU).logits(chip).numpy()
+    rough = Predictor(tiny_model(), Backend("cpu", "bfloat16")).logits(chip).numpy()
+    assert rough.dtype == np.float32
+    assert 0 < np.abs(rough - exact).max() < 0.1 * np.abs(exact).max()
