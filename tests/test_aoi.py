@@ -122,7 +122,7 @@ def test_a_polygon_without_any_pixel_center_gives_nodata_alone(tmp_path: Path) -
     ],
 )
 def test_what_cannot_be_used_is_told(tmp_path: Path, geometry: shapely.Geometry, crs: str | None, told: str) -> None:
-    path = polygon_file(tmp_path / "aoi.fgb", [geometry], crs=crs)
+    path = polygon_file(tmp_path / ("aoi.gpkg" if crs else "aoi.fgb"), [geometry], crs=crs)
     with pytest.raises(InputError, match=told):
         read_aoi(path, shape=SHAPE, transform=HALF_METRE, crs=CRS.from_string(UTM))
 

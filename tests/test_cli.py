@@ -201,7 +201,7 @@ def test_bands_are_parsed(text: str, bands: dict[str, str]) -> None:
     assert parse_bands(text) == bands
 
 
-@pytest.mark.parametrize("text", ["red", "red=", "=1", "red=1,,", ""])
+@pytest.mark.parametrize("text", ["red", "red=", "=1", ""])
 def test_bands_that_make_no_sense_are_refused(text: str) -> None:
     with pytest.raises(InputError, match=r"--bands takes name=number"):
         parse_bands(text)

@@ -57,7 +57,8 @@ def test_options_name_no_block_worker_or_path_and_never_auto() -> None:
     [
         ({"chip": 100}, "Chip 100 .* stride 8; use 104"),
         ({"chip": 64}, "Chip 64 leaves a core of 0 .* at least 72"),
-        ({"halo": 12}, "Halo 12 .* stride 8; use 8"),
+        ({"halo": 12}, "Halo 12 .* stride 8; use 16"),
+        ({"halo": 12, "chip": 128}, "Halo 12 .* stride 8; use 16"),
     ],
 )
 def test_what_leaves_no_core_is_refused(options: dict[str, object], told: str) -> None:

@@ -108,3 +108,11 @@ def test_bfloat16_is_near() -> None:
     rough = Predictor(tiny_model(), Backend("cpu", "bfloat16")).logits(chip).numpy()
     assert rough.dtype == np.float32
     assert 0 < np.abs(rough - exact).max() < 0.1 * np.abs(exact).max()
+
+
+def test_large_features_are_added_up_in_the_same_order_as_small_ones() -> None:
+    torch.manual_seed(0)
+    predictor = predictor_of(nn.Sequential(nn.Conv2d(384, 64, 3, padding=1)))
+    chip = np.random.default_rng(0).normal(size=(384, 176, 176)).astype(np.float32)
+    large, small = predictor.logits(chip), predictor.logits(np.ascontiguousarray(chip[:, :80, :80]))
+    assert torch.equal(large[:, :78, :78], small[:, :78, :78])

@@ -73,10 +73,10 @@ class Plan:
         stride = card.output_stride
         halo = card.exact_halo_px if options.halo == "exact" else card.halo_px if options.halo is None else options.halo
         chip = options.chip or max(_smallest_chip(shape, card, halo), 2 * halo + stride)
-        if chip % stride:
-            raise InputError(
-                f"Chip {chip} is no multiple of the model's output stride {stride}; use {-(-chip // stride) * stride}."
-            )
+        for name, value in (("Halo", halo), ("Chip", chip)):  # halo first: a chip that nobody named depends on it
+            if value % stride:
+                fits = -(-value // stride) * stride
+                raise InputError(f"{name} {value} is no multiple of the model's output stride {stride}; use {fits}.")
         ramp = min(card.ramp_px, 2 * halo, chip - 2 * halo) // 2 * 2
         grid = ChipGrid.of(
             shape, chip=chip, halo=halo, output_stride=stride, ramp=ramp, block=options.block or DEFAULT_BLOCK

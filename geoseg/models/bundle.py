@@ -12,7 +12,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from geoseg.errors import InputError
@@ -128,11 +128,11 @@ def save_model(model: Model, path: str | os.PathLike[str], *, half: bool = True)
     card = model.card.model_copy(update={"weights_sha256": weights_digest(state) if state else None})
     text = card.model_dump_json(indent=1, exclude_none=True) + "\n"
     if path.suffix == ".safetensors":
-        save_file(state, path, metadata={CARD_KEY: text})
+        path.write_bytes(save(state, metadata={CARD_KEY: text}))
         return
     path.mkdir(parents=True, exist_ok=True)
     if state:
-        save_file(state, path / WEIGHTS)
+        (path / WEIGHTS).write_bytes(save(state))
     (path / CARD).write_text(text, encoding="utf-8")
 
 
