@@ -45,7 +45,7 @@ def assert_by_the_rules(found: np.ndarray, pixels: np.ndarray) -> None:
     """The rules in NumPy; a pixel on a threshold may fall to either side."""
     green, red, nir = pixels.astype(np.float64) / 255
     vegetation = (nir - red) / np.maximum(nir + red, 1e-12) - 0.2
-    water = np.minimum((green - nir) / np.maximum(green + nir, 1e-12), 0.2 - nir)
+    water = np.minimum((green - nir) / np.maximum(green + nir, 1e-12), 1 - nir / 0.2)
     scores = np.stack([np.zeros_like(water), vegetation, water])
     assert len(np.unique(scores.argmax(0))) == 3  # else this would say little
     best = np.sort(scores, axis=0)

@@ -50,7 +50,8 @@ class SpectralIndex(nn.Module):
         green, red, nir, swir = chips.unbind(1)
         vegetation = normalized_difference(nir, red) - self.ndvi
         infrared = torch.where(swir.isnan(), nir, swir)
-        water = torch.minimum(normalized_difference(green, infrared) - self.water, self.dark - nir)
+        darkness = 1 - nir / self.dark  # in the range of the indices, so that the two can be weighed
+        water = torch.minimum(normalized_difference(green, infrared) - self.water, darkness)
         return self.slope * torch.stack([torch.zeros_like(water), vegetation, water], dim=1)
 
 
