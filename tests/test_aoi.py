@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import geopandas as gpd
 import numpy as np
+import pandas as pd
+import pyogrio
 import pytest
 import rasterio
 import shapely
@@ -14,13 +17,14 @@ from affine import Affine
 from builders import HALF_METRE, read_band, tiny_model, write_rgb
 from numpy.typing import NDArray
 from rasterio.crs import CRS
-from scene_files import UTM
+from scene_files import UTM, ramp, write
 
 from geoseg.errors import InputError
 from geoseg.grid import Window
 from geoseg.inference import RunOptions
 from geoseg.pipeline import segment_file
-from geoseg.raster.aoi import read_aoi
+from geoseg.raster.aoi import AreaOfInterest, read_aoi
+from geoseg.raster.handles import open_dataset
 
 SHAPE = (120, 140)
 ROTATED = Affine(0.4, 0.3, 500_000, 0.3, -0.4, 5_000_000)
@@ -143,6 +147,56 @@ def test_missing_and_foreign_files_are_told(tmp_path: Path) -> None:
     ):
         with pytest.raises(InputError, match=told):
             read_aoi(tmp_path / name, shape=SHAPE, transform=HALF_METRE, crs=CRS.from_string(UTM))
+
+
+def layered(path: Path) -> Path:
+    """Two layers of polygons, a layer of points and a table."""
+    for name, geometry in (
+        ("fields", on_grid(TRIANGLE, HALF_METRE)),
+        ("lakes", on_grid([(0, 0), (9, 0), (9, 9)], HALF_METRE)),
+        ("wells", shapely.Point(500_010, 4_999_990)),
+    ):
+        gpd.GeoDataFrame(geometry=[geometry], crs=UTM).to_file(path, layer=name)
+    pyogrio.write_dataframe(pd.DataFrame({"style": ["green"]}), path, layer="layer_styles")
+    return path
+
+
+def test_of_several_layers_one_is_named(tmp_path: Path) -> None:
+    grid = {"shape": SHAPE, "transform": HALF_METRE, "crs": CRS.from_string(UTM)}
+    path = layered(tmp_path / "area.gpkg")
+    with pytest.raises(InputError, match=r"has 3 layers \(fields, lakes, wells\); name one, .*area.gpkg:fields"):
+        read_aoi(path, **grid)
+    with pytest.raises(InputError, match=r"no layer 'roads' with geometry; it has fields, lakes, wells"):
+        read_aoi(f"{path}:roads", **grid)
+    with pytest.raises(InputError, match="holds no polygon"):
+        read_aoi(f"{path}:wells", **grid)
+    assert read_aoi(f"{path}:lakes", **grid).window == Window(0, 0, 9, 9)
+    assert read_aoi(f"{path}:fields", **grid).window == Window(10, 20, 79, 92)
+
+
+def test_a_layer_beside_a_table_need_not_be_named_and_a_colon_is_a_letter(tmp_path: Path) -> None:
+    grid = {"shape": SHAPE, "transform": HALF_METRE, "crs": CRS.from_string(UTM)}
+    path = tmp_path / "area.gpkg"
+    gpd.GeoDataFrame(geometry=[on_grid(TRIANGLE, HALF_METRE)], crs=UTM).to_file(path, layer="fields")
+    pyogrio.write_dataframe(pd.DataFrame({"style": ["green"]}), path, layer="layer_styles")
+    assert read_aoi(path, **grid) == read_aoi(path.rename(tmp_path / "area:fields.gpkg"), **grid)
+
+
+def test_threads_that_rasterize_at_once_warn_of_nothing(tmp_path: Path) -> None:
+    """rasterio silences its own warning with a filter that threads take from each other."""
+    polygon = shapely.box(0, 0, 60, 60)
+    aoi = AreaOfInterest((shapely.to_wkb(polygon),), Affine.identity(), Window(0, 0, 64, 64))
+    unplaced = str(write(tmp_path / "a.tif", ramp(1), crs=None, transform=None))
+
+    def work(_: int) -> None:
+        aoi.mask(Window(0, 0, 8, 8))
+        open_dataset(unplaced).close()
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(work, range(400)))
+    assert caught == []
 
 
 def test_an_invalid_ring_is_mended(tmp_path: Path) -> None:

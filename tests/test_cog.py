@@ -17,13 +17,17 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from rasterio.crs import CRS
 from rasterio.enums import ColorInterp
+from rasterio.vrt import WarpedVRT
 
 from geoseg.errors import GeosegError
+from geoseg.grid import Window
 from geoseg.legend import LANDCOVER
 from geoseg.raster.cog import Layer, is_current, write_cog
 from geoseg.raster.georeference import Georef, ignore_not_georeferenced
 from geoseg.raster.landcover import confidence_layer, landcover_layer, probabilities_layer
+from geoseg.raster.scene import open_reader
 from geoseg.raster.staging import BlockLayout, Staging
+from geoseg.raster.tiff import stored_extent
 
 UTM = CRS.from_epsg(32631)
 NORTH_UP = Affine(0.3, 0.0, 500000.1, 0.0, -0.3, 4e6 + 1 / 3)
@@ -106,6 +110,37 @@ def test_measurements_carry_their_scale_and_descriptions(tmp_path: Path) -> None
         assert raster.descriptions == LANDCOVER.names
         assert (set(raster.scales), set(raster.offsets), set(raster.nodatavals)) == ({0.005}, {0.0}, {255.0})
         assert not {ColorInterp.alpha, ColorInterp.red} & set(raster.colorinterp)
+
+
+@pytest.mark.parametrize("bands", [1, 2])
+def test_tiles_without_pixels_take_no_space_and_read_as_nodata_in_every_way(tmp_path: Path, bands: int) -> None:
+    pixels = np.full((bands, 2100, 2200), 255, np.uint8)
+    pixels[:, 600:700, 1500:1900] = 3
+    layer = replace(landcover_layer(tmp_path / "out.tif", LANDCOVER, {}), bands=("a", "b")[:bands])
+    write(layer if bands == 1 else replace(layer, legend=None), pixels, block=(700, 512))
+    extent = stored_extent(layer.path)
+    assert extent is not None
+    assert (extent.stored, extent.blocks) == (2, 25)
+    assert layer.path.stat().st_size < 15_000
+    with rasterio.open(layer.path) as raster:
+        assert raster.tags(ns="IMAGE_STRUCTURE")["LAYOUT"] == "COG"
+        assert np.array_equal(raster.read(), pixels)
+        assert np.array_equal(raster.read_masks(1) == 0, pixels[0] == 255)
+        assert raster.overviews(1) == [2, 4, 8]
+        assert [list(value) for value in raster.sample([NORTH_UP @ (9.5, 9.5)])] == [[255] * bands]
+        with WarpedVRT(raster, crs="EPSG:4326") as warped:
+            assert set(np.unique(warped.read())) == {3, 255}
+        for factor in (2, 3, 5, 16):
+            small = raster.read(out_shape=(bands, 2100 // factor, 2200 // factor))
+            assert set(np.unique(small)) == {3, 255}
+    for level, factor in enumerate((2, 4, 8)):
+        with rasterio.open(layer.path, overview_level=level) as overview:
+            found = overview.read()
+            assert overview.nodata == 255
+            assert set(np.unique(found)) == {3, 255}
+            assert (found == 3).sum() == pytest.approx(bands * 40_000 / factor**2, rel=0.2)
+    scene = open_reader(layer.path).read(Window(0, 0, 2100, 2200))
+    assert np.array_equal(scene.valid, pixels[0] != 255)
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 4, 5])
@@ -247,7 +282,7 @@ def test_a_broken_block_is_an_error_and_no_file(tmp_path: Path) -> None:
     with Staging.open(layer.path, {}, layout) as staging:
         for block in layout.blocks:
             staging.writer().write(block, {"landcover": np.ones(layout.window(block).shape, np.uint8)})
-        broken = staging.files("landcover")[0, 1]
+        broken = staging.files("landcover", tmp_path)[0, 1]
         broken.write_bytes(b"x" * broken.stat().st_size)
         with pytest.raises(GeosegError, match=r"writing out\.tif"):
             write_cog(staging, layer, Georef((30, 40), NORTH_UP, UTM))
@@ -270,7 +305,7 @@ def test_the_old_output_stays_until_the_new_one_is_whole(tmp_path: Path) -> None
     layout = BlockLayout((30, 40), (40, 40), {"landcover": 1})
     with Staging.open(layer.path, {"options": {"new": 1}}, layout) as staging:
         staging.writer().write((0, 0), {"landcover": np.ones((30, 40), np.uint8)})
-        block = staging.files("landcover")[0, 0]
+        block = staging.files("landcover", tmp_path)[0, 0]
         block.write_bytes(b"x" * block.stat().st_size)
         with pytest.raises(GeosegError):
             write_cog(staging, layer, Georef((30, 40), NORTH_UP, UTM))

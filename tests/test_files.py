@@ -81,6 +81,15 @@ def test_a_truncated_tiff_is_refused_when_opened(tmp_path: Path, layout: dict[st
         assert f"it has only {kept} bytes" in message or "damaged" in message
 
 
+@pytest.mark.parametrize("start", [b"II*\0" + struct.pack("<I", 5000), b"MM\0+" + struct.pack(">HHQ", 8, 0, 5000)])
+def test_a_tiff_cut_before_its_directory_is_refused_with_both_numbers(tmp_path: Path, start: bytes) -> None:
+    path = tmp_path / "a.tif"
+    path.write_bytes(start + bytes(1000))
+    message = refused(path)
+    assert f"would begin at byte 5000; it has only {len(start) + 1000} bytes" in message
+    assert "copy or download it again" in message
+
+
 @pytest.mark.parametrize(("strips", "stored"), [(1, 100), (1, 8), (1, 2**31), (500_000, 8), (1_000_000, 4_000)])
 def test_a_header_without_pixels_is_refused(tmp_path: Path, strips: int, stored: int) -> None:
     path = tmp_path / "a.tif"

@@ -4,6 +4,8 @@ import functools
 import http.server
 import os
 import re
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -152,6 +154,22 @@ def test_settings_hold_only_while_reading(tmp_path: Path) -> None:
 def test_remote_paths_are_told_by_their_form(path: str, remote: bool) -> None:
     assert handles.is_remote(path) is remote
     assert handles.gdal_settings(path).options["GDAL_DISABLE_READDIR_ON_OPEN"] == ("EMPTY_DIR" if remote else "FALSE")
+
+
+def cache_limit(code: str, **environment: str) -> int:
+    """What a fresh process answers."""
+    script = f"from geoseg.raster import handles\n{code}\nprint(handles.limit_gdal_cache())"
+    env = {name: text for name, text in os.environ.items() if name != "GDAL_CACHEMAX"} | environment
+    done = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True, env=env)
+    return int(done.stdout)
+
+
+def test_the_cache_of_gdal_is_bounded_unless_the_user_says_otherwise(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.tif", ramp())
+    read = f"handles.dataset({str(path)!r})\nfrom rasterio.env import get_gdal_config as get\n"
+    assert cache_limit(f"{read}assert get('GDAL_CACHEMAX') == handles.GDAL_CACHE_BYTES") == 256 * 2**20
+    assert cache_limit("", GDAL_CACHEMAX="64") == 64 * 2**20
+    assert cache_limit("import rasterio; rasterio.Env(GDAL_CACHEMAX=10**8).__enter__()") == 10**8
 
 
 def test_settings_of_the_environment_come_first(monkeypatch: pytest.MonkeyPatch) -> None:

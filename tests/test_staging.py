@@ -1,44 +1,28 @@
 from __future__ import annotations
 
+import json
 import pickle
-import random
 import resource
+import shutil
 import subprocess
 import sys
-import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 import rasterio
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from staged import LAYOUT, PARTS, pixels, stage_all
 
 from geoseg.errors import GeosegError, InputError
 from geoseg.raster.disk import partial_folder
 from geoseg.raster.staging import BlockLayout, Staging, canonical_json, digest_of, discard_leftovers
 
-LAYOUT = BlockLayout((50, 70), (20, 30), {"landcover": 1, "probabilities": 2})
-PARTS: dict[str, Any] = {
-    "model": {"name": "tiny", "digest": "ab" * 32},
-    "options": {"chip": 256, "halo": 16},
-    "versions": {"geoseg": "0.1.0"},
-}
 
-
-def pixels(layout: BlockLayout, block: tuple[int, int]) -> dict[str, npt.NDArray[np.uint8]]:
-    shape, rng = layout.window(block).shape, np.random.default_rng(block)
-    return {name: rng.integers(0, 200, (n, *shape), dtype=np.uint8) for name, n in layout.layers.items()}
-
-
-def stage_all(staging: Staging) -> None:
-    for block in set(staging.layout.blocks) - staging.done():
-        staging.writer().write(block, pixels(staging.layout, block))
-
-
+@settings(deadline=None)
 @given(
     st.data(), st.tuples(st.integers(1, 99), st.integers(1, 99)), st.tuples(st.integers(1, 120), st.integers(1, 120))
 )
@@ -85,7 +69,7 @@ def test_finished_blocks_are_there_after_a_crash(tmp_path: Path) -> None:
     with Staging.open(output, PARTS, LAYOUT) as staging:
         assert staging.done() == {(1, 2), (0, 1)}
         assert staging.notes() == {(1, 2): {"seam": [1, 2.5]}}
-        with rasterio.open(staging.files("probabilities")[1, 2]) as raster:
+        with rasterio.open(staging.files("probabilities", tmp_path)[1, 2]) as raster:
             assert np.array_equal(raster.read(), pixels(LAYOUT, (1, 2))["probabilities"])
         with pytest.raises(GeosegError, match=r"7 blocks .* not finished, the first at rows 0:20, columns 0:30"):
             staging.check_complete()
@@ -107,15 +91,15 @@ def test_nodata_blocks_need_no_pixels(tmp_path: Path) -> None:
         staging.writer().write((0, 0), empty)
         staging.writer().write((0, 1), {**empty, "landcover": np.zeros((20, 30), np.uint8)})
         assert staging.done() == {(0, 0), (0, 1)}
-        assert list(staging.files("landcover")) == [(0, 1)]
-        assert staging.files("probabilities") == {}
+        assert list(staging.files("landcover", tmp_path)) == [(0, 1)]
+        assert staging.files("probabilities", tmp_path) == {}
 
 
 def test_a_block_counts_only_when_all_its_files_are_whole(tmp_path: Path) -> None:
     with Staging.open(tmp_path / "out.tif", PARTS, LAYOUT) as staging:
         for block in ((0, 0), (0, 1), (1, 0), (1, 1)):
             staging.writer().write(block, pixels(LAYOUT, block))
-        files = staging.files("landcover")
+        files = staging.files("landcover", tmp_path)
         files[0, 0].unlink()
         files[0, 1].write_bytes(files[0, 1].read_bytes()[:-1])
         marker = next(staging.folder.glob("blocks-*/done/1/0.json"))
@@ -347,6 +331,43 @@ print(n)
 )
 
 
+ON_A_SMALL_DISK = (
+    RUN
+    + """
+import json, subprocess
+
+def outcome(output):
+    read, write = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try: run(output)
+        except GeosegError as error: os.write(write, str(error).encode())
+        os._exit(0)
+    os.close(write)
+    assert os.waitpid(child, 0)[1] == 0
+    with open(read, "rb") as pipe: return pipe.read().decode()
+
+base, disk, told = Path(sys.argv[1]), Path(sys.argv[2]), []
+assert outcome(base / "out.tif") == ""
+whole = {path.name: path.read_bytes() for path in base.iterdir() if path.is_file()}
+subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", disk], check=True)
+for free in json.loads(sys.argv[3]):
+    folder = disk / str(free)
+    folder.mkdir()
+    (disk / "ballast").write_bytes(bytes(os.statvfs(disk).f_bavail * 4096 - free))
+    said = outcome(folder / "out.tif")
+    staged = len(list(folder.glob("*/*/done/*/*.json")))
+    assert all(path.read_bytes() == whole[path.name] for path in folder.glob("*.tif") if path.is_file())
+    (disk / "ballast").unlink()
+    assert outcome(folder / "out.tif") == ""
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == whole
+    for path in folder.iterdir(): path.unlink()
+    told.append([free, staged, said])
+print(json.dumps(told))
+"""
+)
+
+
 def start(script: str, *arguments: object) -> subprocess.Popen[str]:
     command = [sys.executable, "-c", script, *map(str, arguments)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -371,24 +392,6 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     return outputs(folder)
 
 
-def test_a_run_killed_at_random_moments_goes_on_to_the_same_bytes(
-    tmp_path: Path, uninterrupted: dict[str, bytes]
-) -> None:
-    moments, kills = random.Random(5), 0
-    while "out.tif" not in outputs(tmp_path):
-        with start(TIMED, tmp_path / "out.tif") as process:
-            assert process.stdout is not None
-            process.stdout.readline()
-            if kills < 6:
-                time.sleep(moments.uniform(0, 0.4))
-                process.kill()
-                kills += 1
-    assert kills > 1
-    with start(TIMED, tmp_path / "out.tif") as process:  # the last kill may have hit what comes after the rename
-        assert process.wait() == 0
-    assert outputs(tmp_path) == uninterrupted
-
-
 @pytest.mark.parametrize(("limit", "doing"), [(5_000, "staging the block"), (100_000, "writing conf.tif")])
 def test_a_full_disk_loses_nothing(tmp_path: Path, uninterrupted: dict[str, bytes], limit: int, doing: str) -> None:
     """A limit on the size of files stands in for a full disk: the same refusals, without mounting one."""
@@ -402,3 +405,20 @@ def test_a_full_disk_loses_nothing(tmp_path: Path, uninterrupted: dict[str, byte
     with start(LIMITED, tmp_path / "out.tif", resource.RLIM_INFINITY) as process:
         assert process.wait() == 0
     assert outputs(tmp_path) == uninterrupted
+
+
+def test_a_disk_that_is_full_at_any_time_loses_nothing(tmp_path: Path) -> None:
+    """A file system of a few MB, mounted for this process alone."""
+    if not shutil.which("unshare") or subprocess.run(["unshare", "-rm", "true"], check=False).returncode:
+        pytest.skip("this user may not mount a small file system")
+    disk, free = tmp_path / "disk", [60_000, 500_000, 1_150_000, 1_275_000, 1_300_000, 1_400_000, 1_600_000]
+    disk.mkdir()
+    command = ["unshare", "-rm", sys.executable, "-c", ON_A_SMALL_DISK, str(tmp_path), str(disk), json.dumps(free)]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
+    told = json.loads(ended.stdout)
+    assert all("is full" in said and "same command again" in said for _, _, said in told[:-1])
+    for doing in ("staging the block", "writing conf.tif", "writing out.tif"):
+        assert any(doing in said for _, _, said in told)
+    assert [staged for _, staged, _ in told] == [told[0][1], told[1][1], 36, 36, 36, 36, 0]
+    assert 0 < told[0][1] < told[1][1] < 36

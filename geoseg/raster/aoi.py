@@ -8,6 +8,7 @@ from pathlib import Path
 
 import geopandas as gpd
 import numpy as np
+import pyogrio
 import shapely
 from affine import Affine
 from numpy.typing import NDArray
@@ -17,6 +18,7 @@ from rasterio.features import geometry_mask
 
 from geoseg.errors import InputError
 from geoseg.grid import Window
+from geoseg.raster.georeference import ignore_not_georeferenced
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +39,8 @@ class AreaOfInterest:
         """(height, width) of a window of the scene: True where a pixel's center lies within a polygon."""
         transform = self.transform @ Affine.translation(window.col, window.row)
         shapes = shapely.from_wkb(list(self.polygons))
-        inside: NDArray[np.bool_] = geometry_mask(shapes, window.shape, transform, invert=True)
+        with ignore_not_georeferenced():  # rasterio expects one too, with a filter that another thread may take away
+            inside: NDArray[np.bool_] = geometry_mask(shapes, window.shape, transform, invert=True)
         return inside
 
     @property
@@ -49,13 +52,14 @@ def read_aoi(path: str | Path, *, shape: tuple[int, int], transform: Affine, crs
     """The polygons of a vector file, brought to the scene's CRS.
 
     Args:
-        path: any vector format that GDAL reads.
+        path: any vector format that GDAL reads; `area.gpkg:fields` is the layer `fields` of a file that has several.
         shape: rows and columns of the scene.
         transform: of the scene.
         crs: of the scene; None where neither has one.
 
     Raises:
-        InputError: the file cannot be read, holds no polygon, has no CRS though the scene has one, or misses the scene.
+        InputError: the file cannot be read, has several layers of which none is named, holds no polygon, has no CRS
+            though the scene has one, or misses the scene.
     """
     frame = _read(Path(path))
     if (frame.crs is None) != (crs is None):
@@ -79,16 +83,34 @@ def read_aoi(path: str | Path, *, shape: tuple[int, int], transform: Affine, crs
     return AreaOfInterest(tuple(shapely.to_wkb(polygons)), transform, window)
 
 
-def _read(path: Path) -> gpd.GeoDataFrame:
+def _read(given: Path) -> gpd.GeoDataFrame:
+    path, layer = _split(given)
     if not path.exists():
         raise InputError(f"The area of interest {path} does not exist.")
     try:
-        frame = gpd.read_file(path)
+        layer = _one_layer(path, layer)
+        return gpd.read_file(path, layer=layer)
     except DataSourceError as error:
         raise InputError(f"The area of interest {path} cannot be read as a vector file: {error}.") from error
-    if not isinstance(frame, gpd.GeoDataFrame):
+
+
+def _split(given: Path) -> tuple[Path, str | None]:
+    """File and layer; a colon in the name of a file that exists says nothing."""
+    file, _, layer = str(given).rpartition(":")
+    return (Path(file), layer) if not given.exists() and file and Path(file).exists() else (given, None)
+
+
+def _one_layer(path: Path, wanted: str | None) -> str:
+    """The layer that is named, or the only one with geometry."""
+    layers = [str(name) for name, geometry in pyogrio.list_layers(path) if geometry is not None]
+    if not layers:
         raise InputError(f"{path} is a table without geometry; an area of interest is made of polygons.")
-    return frame
+    listed = f"{', '.join(layers[:12])}{', ...' if len(layers) > 12 else ''}"
+    if wanted is None and len(layers) > 1:
+        raise InputError(f"{path} has {len(layers)} layers ({listed}); name one, for example {path}:{layers[0]}.")
+    if wanted is not None and wanted not in layers:
+        raise InputError(f"{path} has no layer {wanted!r} with geometry; it has {listed}.")
+    return wanted or layers[0]
 
 
 def _cover(bounds: NDArray[np.float64], transform: Affine) -> Window:

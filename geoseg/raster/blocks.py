@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -17,12 +17,15 @@ from rasterio.io import MemoryFile
 from geoseg.errors import InputError
 from geoseg.grid.window import Window
 from geoseg.legend import NODATA
-from geoseg.raster.disk import disk_errors, make_folder, publish_bytes
+from geoseg.raster.handles import limit_gdal_cache
 from geoseg.raster.record import canonical_json
+from geoseg.raster.stores import Store
 
 Block: TypeAlias = tuple[int, int]
 Note: TypeAlias = Mapping[str, Any]
 TILE = 512
+MARKERS = "done"
+_MARKER = re.compile(rf"{MARKERS}/(\d+)/(\d+)\.json")
 _PIXELS = Affine.scale(2, -2)  # any but the identity, of which rasterio would warn; the mosaic does not use it
 
 
@@ -83,14 +86,14 @@ class Marker(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class BlockWriter:
-    """Stores finished blocks; can be pickled and used from any thread or process that sees the folder.
+    """Stores finished blocks; can be pickled and used from any thread or process that sees the store.
 
     Attributes:
-        folder: the folder of this run's blocks; it must exist, so that a straggler of a discarded run fails.
+        store: the place of this run's blocks; it must have been begun, so that a straggler of a discarded run fails.
         layout: the blocks and layers expected.
     """
 
-    folder: Path
+    store: Store
     layout: BlockLayout
 
     def write(self, block: Block, layers: Mapping[str, npt.NDArray[np.uint8]], note: Note | None = None) -> None:
@@ -108,10 +111,10 @@ class BlockWriter:
         encoded = {name: content for name, content in self._encoded(block, layers) if content}
         note = json.loads(canonical_json(note)) if note else None
         marker = Marker(sizes={name: len(content) for name, content in encoded.items()}, note=note)
-        with disk_errors(f"staging the block at {self.layout.window(block)}", self.folder):
+        with self.store.errors(f"staging the block at {self.layout.window(block)}"):
             for name, content in encoded.items():
-                self._publish(block_file(self.folder, name, block), content)
-            self._publish(marker_file(self.folder, block), marker.model_dump_json().encode())
+                self.store.publish(block_name(name, block), content)
+            self.store.publish(marker_name(block), marker.model_dump_json().encode())
 
     def _encoded(self, block: Block, layers: Mapping[str, npt.NDArray[np.uint8]]) -> Iterator[tuple[str, bytes]]:
         if layers and set(layers) != set(self.layout.layers):
@@ -123,20 +126,21 @@ class BlockWriter:
                 raise ValueError(f"{name} of block {block} is {pixels.dtype} {pixels.shape}, not uint8 {expected}")
             yield name, _encode_block(pixels)
 
-    @staticmethod
-    def _publish(path: Path, content: bytes) -> None:
-        make_folder(path.parent)
-        publish_bytes(path, content)
+
+def block_name(layer: str, block: Block) -> str:
+    """What one layer of one block is called in the store."""
+    return f"{layer}/{block[0]}/{block[1]}.tif"
 
 
-def block_file(folder: Path, layer: str, block: Block) -> Path:
-    """Where one layer of one block is staged."""
-    return folder / layer / str(block[0]) / f"{block[1]}.tif"
+def marker_name(block: Block) -> str:
+    """The content that makes a block count, published after its layers."""
+    return f"{MARKERS}/{block[0]}/{block[1]}.json"
 
 
-def marker_file(folder: Path, block: Block) -> Path:
-    """The file that makes a block count, published after its layers."""
-    return folder / "done" / str(block[0]) / f"{block[1]}.json"
+def marked_block(name: str) -> Block | None:
+    """The block that a content of the store marks, if it is a marker."""
+    match = _MARKER.fullmatch(name)
+    return (int(match[1]), int(match[2])) if match else None
 
 
 def _encode_block(pixels: npt.NDArray[np.uint8]) -> bytes:
@@ -147,6 +151,7 @@ def _encode_block(pixels: npt.NDArray[np.uint8]) -> bytes:
     if (pixels == NODATA).all():
         return b""
     bands, height, width = pixels.shape
+    limit_gdal_cache()
     with MemoryFile() as memory:
         with memory.open(
             driver="GTiff",

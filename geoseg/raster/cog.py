@@ -14,13 +14,15 @@ import rasterio
 import rasterio.shutil
 from rasterio._err import CPLE_BaseError  # what rasterio.shutil.copy raises; it has no public name
 from rasterio.crs import CRS
-from rasterio.errors import RasterioError
+from rasterio.errors import RasterioError, RasterioIOError
 
 from geoseg.errors import GeosegError
 from geoseg.legend import Legend
 from geoseg.raster.disk import disk_error, disk_errors, publish_file
 from geoseg.raster.georeference import Georef, ignore_not_georeferenced
+from geoseg.raster.handles import limit_gdal_cache
 from geoseg.raster.staging import Staging
+from geoseg.raster.tiff import stored_extent
 from geoseg.raster.vrt import Bands, write_mosaic
 
 logger = logging.getLogger(__name__)
@@ -89,7 +91,7 @@ def write_cog(staging: Staging, layer: Layer, georef: Georef, *, threads: int = 
             _copy(mosaic, cog, layer, threads)
             _keep_crs(cog, georef)
             _check_copy(cog, layer, georef)
-        except (RasterioError, CPLE_BaseError) as error:
+        except (RasterioError, CPLE_BaseError, SystemError) as error:  # SystemError: GDAL failed and did not say why
             raise disk_error(doing, layer.path.parent, error) from error
         _publish(cog, layer.path, staging.digest)
 
@@ -108,6 +110,7 @@ def is_current(path: Path, digest: str) -> bool:
 
 
 def _copy(mosaic: Path, cog: Path, layer: Layer, threads: int) -> None:
+    limit_gdal_cache()
     with rasterio.Env(), ignore_not_georeferenced():
         rasterio.shutil.copy(
             mosaic,
@@ -117,6 +120,7 @@ def _copy(mosaic: Path, cog: Path, layer: Layer, threads: int) -> None:
             PREDICTOR="NO",
             BLOCKSIZE=512,
             BIGTIFF="IF_SAFER",
+            SPARSE_OK=True,  # tiles of nodata take no space; every level has the nodata value, so that they read as it
             OVERVIEW_RESAMPLING=layer.overview_resampling,
             NUM_THREADS=threads,
         )
@@ -141,7 +145,10 @@ def _crs_of(path: Path) -> CRS | None:
 
 
 def _check_copy(cog: Path, layer: Layer, georef: Georef) -> None:
-    """Read back what GDAL may lose without a word: the last tile, the transform, the tags."""
+    """Read back what GDAL may lose without a word: the end of the file, the last tile, the transform, the tags."""
+    extent = stored_extent(cog)
+    if extent is None or extent.end > extent.file_size:
+        raise RasterioIOError("GDAL did not write all of it, and did not say why")
     with ignore_not_georeferenced(), rasterio.open(cog) as raster:
         _, last = max(raster.block_windows(1), key=lambda item: item[0])
         raster.read(window=last)

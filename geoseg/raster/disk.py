@@ -50,7 +50,17 @@ def check_output(
             raise InputError(f"The output {path} is the same file as {other}, which this run needs; give another name.")
     if not overwrite and os.path.lexists(path):
         raise InputError(f"The output {path} exists; give --overwrite to replace it, or another name.")
-    _check_writable(path)
+    check_writable(path.parent, "output folder")
+
+
+def check_writable(folder: Path, name: str) -> None:
+    """Refuse a folder that cannot be written; it is tried, for permissions say little to root or on network drives."""
+    try:
+        with tempfile.NamedTemporaryFile(dir=folder, prefix=".geoseg-", suffix=".tmp"):
+            pass
+    except OSError as error:
+        reason = os.strerror(error.errno or 0).lower()
+        raise InputError(f"The {name} {folder} cannot be written ({reason}); choose another.") from None
 
 
 def check_disk_space(path: Path, *, raster_bytes: int) -> None:
@@ -195,16 +205,6 @@ def _same_file(path: Path, other: Path) -> bool:
     if path.exists() and other.exists():
         return path.samefile(other)
     return path.resolve() == other.resolve()
-
-
-def _check_writable(path: Path) -> None:
-    """Try it: permissions say little to root, on network drives and on read-only mounts."""
-    try:
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".geoseg-", suffix=".tmp"):
-            pass
-    except OSError as error:
-        reason = os.strerror(error.errno or 0).lower()
-        raise InputError(f"The output folder {path.parent} cannot be written ({reason}); choose another.") from None
 
 
 def _size_of(folder: Path) -> int:

@@ -17,11 +17,12 @@ from rasterio.io import DatasetReader
 
 from geoseg.errors import InputError
 from geoseg.raster.handles import dataset, gdal_message, gdal_settings, is_local_file, is_remote
-from geoseg.raster.tiff import Extent, stored_extent
+from geoseg.raster.tiff import Extent, directory_start, stored_extent
 
 _GDAL_NAME = re.compile(
     r"^(/vsi|<|[A-Za-z][A-Za-z0-9_]+:|\w+(\+\w+)*://)"
 )  # read by GDAL without being a file: NETCDF:..., URLs
+_AGAIN = "The file is cut off or damaged: copy or download it again."
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +123,16 @@ def _not_a_raster(name: str, error: BaseException) -> str:
         return f"{name} may not be read: permission denied."
     if path.is_file() and _is_html(path):
         return f"{name} is a web page (HTML), not a raster. The download probably failed: fetch the file again."
-    return f"{name} is not a raster that GDAL can read, or it is damaged: {gdal_message(error)}"
+    start = directory_start(path) if path.is_file() else None
+    if start is not None and start >= path.stat().st_size:
+        return (
+            f"{name} ends before its directory, which would begin at byte {start}; it has only {path.stat().st_size} "
+            f"bytes. {_AGAIN}"
+        )
+    return (
+        f"{name} is not a raster that GDAL can read, or it is damaged: {gdal_message(error)} Copy or download it "
+        "again, or convert it to GeoTIFF with a tool that reads it."
+    )
 
 
 def _is_html(path: Path) -> bool:
@@ -176,9 +186,8 @@ def _check_is_placed(opened: DatasetReader, name: str) -> None:
 def _check_is_whole(opened: DatasetReader, name: str) -> None:
     """Refuse what GDAL opens although a part is missing, as far as it shows without reading pixels."""
     path = Path(name)
-    again = "The file is cut off or damaged: copy or download it again."
     if opened.driver == "PNG" and b"IEND" not in _tail(path):
-        raise InputError(f"{name} ends before its last pixel. {again}")
+        raise InputError(f"{name} ends before its last pixel. {_AGAIN}")
     if opened.driver == "VRT":
         gone = [
             part
@@ -191,7 +200,7 @@ def _check_is_whole(opened: DatasetReader, name: str) -> None:
             )
     extent = stored_extent(path) if opened.driver == "GTiff" else None
     if extent is not None:
-        _check_extent(opened, name, extent, again)
+        _check_extent(opened, name, extent)
 
 
 def _tail(path: Path) -> bytes:
@@ -200,16 +209,16 @@ def _tail(path: Path) -> bytes:
         return file.read()
 
 
-def _check_extent(opened: DatasetReader, name: str, extent: Extent, again: str) -> None:
+def _check_extent(opened: DatasetReader, name: str, extent: Extent) -> None:
     claim = f"{name} claims {opened.width} x {opened.height} px"
     if extent.stored == 0 and opened.nodata is None:  # with nodata it is honestly empty
-        raise InputError(f"{claim}, but no pixel is stored in its {extent.file_size} bytes. {again}")
+        raise InputError(f"{claim}, but no pixel is stored in its {extent.file_size} bytes. {_AGAIN}")
     needed = extent.end
     if opened.compression is None and extent.stored == extent.blocks:
         bits = int(opened.tags(1, ns="IMAGE_STRUCTURE").get("NBITS", 8 * np.dtype(opened.dtypes[0]).itemsize))
         needed = max(needed, opened.width * opened.height * opened.count * bits // 8)
     if needed > extent.file_size:
-        raise InputError(f"{claim} in {needed} bytes, but it has only {extent.file_size} bytes. {again}")
+        raise InputError(f"{claim} in {needed} bytes, but it has only {extent.file_size} bytes. {_AGAIN}")
 
 
 def _facts(opened: DatasetReader, name: str) -> FileFacts:

@@ -1,26 +1,37 @@
-"""What identifies the pixels of a scene, without reading them."""
+"""What identifies the pixels of a scene, reading next to none of them.
+
+Sizes and dates miss a file that was replaced within the clock's tick, or whose date was set back; a few sampled
+windows notice it.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import json
-import urllib.error
-import urllib.request
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rasterio.errors import RasterioError
 
-from geoseg.raster.handles import dataset, is_local_file
+from geoseg.grid.window import Window
+from geoseg.raster.handles import dataset, gdal_settings, is_local_file, is_remote
+from geoseg.raster.remote import plain_name, remote_state
 
 if TYPE_CHECKING:
     from geoseg.raster.reader import SceneReader
 
-HTTP_TIMEOUT_S = 10.0
+SAMPLES = 12
+SAMPLE_PX = 32
+_REQUESTS = 16  # at once, of the state of remote files
 _SIDECARS = (".ovr", ".aux.xml")  # overviews and statistics: viewers write them, and no pixel depends on them
+_PLASTIC = (0.7548776662466927, 0.5698402909980532)  # steps of an evenly spread sequence in two dimensions (R2)
 
 
 def fingerprint(reader: SceneReader) -> dict[str, str]:
-    """See SceneReader.fingerprint: sources with size and time or ETag, grid, bands, and what was stated."""
+    """See SceneReader.fingerprint: sources with size and time or ETag, grid, bands, what was stated, sampled pixels."""
     paths = [file.path for file in reader.files] + ([reader.valid_mask.path] if reader.valid_mask else [])
     used = {band.file for band in reader.layers}
     parts = {
@@ -41,45 +52,60 @@ def fingerprint(reader: SceneReader) -> dict[str, str]:
         "offset": repr(reader.stated.offset),
         "gsd_m": repr(reader.gsd_m),
         "zoom": repr(float(reader.zoom)),
+        "sampled pixels": _sampled(replace(reader, zoom=1.0)),
     }
 
 
+def _sampled(reader: SceneReader) -> str:
+    """sha256 of stored values and validity in a few small windows."""
+    digest = hashlib.sha256()
+    for window in sample_windows(reader.shape):
+        pixels = reader.read(window)
+        digest.update(pixels.values.tobytes())
+        digest.update(pixels.valid.tobytes())
+    return digest.hexdigest()
+
+
+def sample_windows(shape: tuple[int, int]) -> list[Window]:
+    """Up to `SAMPLES` windows of `SAMPLE_PX`, from top to bottom: center, corners, and places spread between."""
+    height, width = (min(SAMPLE_PX, size) for size in shape)
+    places = {
+        (int(down * (shape[0] - height)), int(right * (shape[1] - width))) for down, right in _places()
+    }  # shares of the free space
+    return [Window(row, col, height, width) for row, col in sorted(places)]
+
+
+def _places() -> Iterator[tuple[float, float]]:
+    yield 0.5, 0.5
+    yield from ((down, right) for down in (0.0, 1.0) for right in (0.0, 1.0))
+    for step in range(1, SAMPLES - 4):
+        yield step * _PLASTIC[0] % 1, step * _PLASTIC[1] % 1
+
+
 def _source(path: str) -> dict[str, str]:
-    """Of a source and, for a VRT or a mask beside it, of the files that it is made of."""
-    if not is_local_file(path):
-        return {"name": path, **_http_state(path)}
-    return {"name": path} | {name: _file_state(name) for name in sorted(_files(path))}
+    """State of a source and, for a VRT or a mask beside it, of the files that it is made of."""
+    names = sorted(_files(path))
+    with ThreadPoolExecutor(_REQUESTS) as pool:
+        states = list(pool.map(_state, names))
+    return {"name": plain_name(path)} | dict(zip(map(plain_name, names), states, strict=True))
 
 
 def _files(path: str) -> set[str]:
     """The file itself, masks beside it, and what a VRT is made of, through VRTs of VRTs."""
     try:
-        names = {name for name in dataset(path).files if not name.endswith(_SIDECARS)} - {path}
+        with gdal_settings(path):
+            parts = {name for name in dataset(path).files if not name.endswith(_SIDECARS)}
     except (RasterioError, OSError):
-        names = set()
-    nested = [_files(name) for name in names if name.lower().endswith(".vrt")]
-    return {path}.union(names, *nested)
+        parts = set()
+    parts = {name for name in parts if plain_name(name) != plain_name(path)}
+    nested = [_files(name) for name in parts if name.lower().endswith(".vrt")]
+    return {path}.union(parts, *nested)
 
 
-def _file_state(name: str) -> str:
-    if not is_local_file(name):
-        return "not a local file"
-    status = Path(name).stat()
-    return f"{status.st_size} bytes, mtime_ns {status.st_mtime_ns}"
-
-
-def _http_state(path: str) -> dict[str, str]:
-    """Size, ETag and date as the server tells them; empty where it does not, or for other protocols."""
-    url = path.removeprefix("/vsicurl/")
-    if not url.startswith(("http://", "https://")):
-        return {}
-    request = urllib.request.Request(url, method="HEAD", headers={"User-Agent": "geoseg"})
-    try:
-        with urllib.request.urlopen(request, timeout=HTTP_TIMEOUT_S) as answer:
-            return {
-                name: answer.headers[name]
-                for name in ("Content-Length", "ETag", "Last-Modified")
-                if answer.headers[name]
-            }
-    except (urllib.error.URLError, OSError, ValueError):
-        return {}
+def _state(name: str) -> str:
+    if is_local_file(name):
+        status = Path(name).stat()
+        return f"{status.st_size} bytes, mtime_ns {status.st_mtime_ns}"
+    if is_remote(name):
+        return ", ".join(f"{key} {text}" for key, text in remote_state(name).items()) or "nothing told"
+    return "not a local file"

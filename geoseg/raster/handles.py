@@ -2,7 +2,7 @@
 
 GDAL handles may not be shared between threads, nor survive a fork, nor be pickled. So a reader holds paths only and
 asks here for the handle of the thread that is reading. Each thread keeps the handles that it used last, at most
-`MAX_HANDLES`; a file that was replaced on disk since (another size or modification time) is opened anew.
+`MAX_HANDLES`; a file that was replaced on disk since is opened anew.
 """
 
 from __future__ import annotations
@@ -10,20 +10,22 @@ from __future__ import annotations
 import os
 import re
 import threading
-import warnings
 from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import rasterio
-from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.env import get_gdal_config, getenv, hasenv, set_gdal_config
+from rasterio.errors import RasterioError
 from rasterio.io import DatasetReader
 
 from geoseg.errors import GeosegError
 from geoseg.grid.window import Window
+from geoseg.raster.georeference import ignore_not_georeferenced
 
 MAX_HANDLES = 32
+GDAL_CACHE_BYTES = 256 * 2**20  # of decoded pixels, for all files of a process; GDAL's own default is 5 % of the RAM
 
 REMOTE_SETTINGS = {
     "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",  # no listing of the server's folder, no guessing of sidecar files
@@ -42,18 +44,7 @@ _REMOTE = re.compile(
     r"^(\w+\+)*(https?|ftp|s3|gs|az|adls|oss|swift|hdfs)(\+\w+)*://|/vsi(curl|s3|gs|az|adls|oss|swift|hdfs)\b"
 )
 
-# warnings.catch_warnings swaps a filter list that all threads share: two openings must not interleave.
-_opening = threading.Lock()
 _local = threading.local()
-
-
-def _renew_lock() -> None:
-    global _opening
-    _opening = threading.Lock()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_renew_lock)
 
 
 def is_remote(path: str) -> bool:
@@ -65,8 +56,21 @@ def is_local_file(path: str) -> bool:
     return not is_remote(path) and os.path.exists(path)  # noqa: PTH110  (names that Path would normalize stay as given)
 
 
+def limit_gdal_cache() -> int:
+    """Bound GDAL's cache of decoded pixels in this process, unless the user has set GDAL_CACHEMAX; returns the bound.
+
+    The environment variable counts, and so does an enclosing `rasterio.Env`. The bound is of the process, not of a
+    thread, so it is set for good and not while a file is read.
+    """
+    stated = "GDAL_CACHEMAX" in os.environ or (hasenv() and "GDAL_CACHEMAX" in getenv())
+    if not stated and get_gdal_config("GDAL_CACHEMAX") != GDAL_CACHE_BYTES:
+        set_gdal_config("GDAL_CACHEMAX", GDAL_CACHE_BYTES)
+    return int(get_gdal_config("GDAL_CACHEMAX"))
+
+
 def gdal_settings(path: str) -> rasterio.Env:
     """GDAL's settings while `path` is opened or read; they hold for this thread only."""
+    limit_gdal_cache()
     settings = REMOTE_SETTINGS if is_remote(path) else LOCAL_SETTINGS
     return rasterio.Env(**{name: value for name, value in settings.items() if name not in os.environ})
 
@@ -75,8 +79,7 @@ def open_dataset(path: str) -> DatasetReader:
     """A new handle for `path`; rasterio's errors pass through."""
     # A local file goes in as Path: its name may hold '#', ':' or '!', which rasterio would read as a URL.
     target: str | Path = Path(path) if is_local_file(path) else path
-    with _opening, warnings.catch_warnings(), gdal_settings(path):
-        warnings.simplefilter("ignore", NotGeoreferencedWarning)  # scene.py says it once, in the user's words
+    with ignore_not_georeferenced(), gdal_settings(path):  # scene.py says it once, in the user's words
         return rasterio.open(target)
 
 
@@ -98,12 +101,12 @@ def dataset(path: str) -> DatasetReader:
 
 
 def _state(path: str) -> tuple[int, int]:
-    """Size and modification time of a local file; zeros for all that is not one."""
+    """Size and time of the last change of a local file, whatever its date is set to; zeros for all that is not one."""
     try:
         status = os.stat(path) if not is_remote(path) else None  # noqa: PTH116
     except (OSError, ValueError):
         status = None
-    return (status.st_size, status.st_mtime_ns) if status else (0, 0)
+    return (status.st_size, status.st_ctime_ns) if status else (0, 0)
 
 
 @contextmanager

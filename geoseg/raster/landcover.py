@@ -24,6 +24,7 @@ from geoseg.legend import NODATA, Legend, LegendClass
 from geoseg.raster.cog import Layer, is_current, write_cog
 from geoseg.raster.disk import check_disk_space, check_output
 from geoseg.raster.georeference import Georef, ignore_not_georeferenced
+from geoseg.raster.handles import limit_gdal_cache
 from geoseg.raster.staging import canonical_json
 
 __all__ = [
@@ -91,6 +92,7 @@ def read_legend(path: str | Path) -> Legend:
     Raises:
         InputError: the file cannot be opened, or is no class map.
     """
+    limit_gdal_cache()
     try:
         with ignore_not_georeferenced(), rasterio.open(path) as raster:
             _check_class_map(path, raster)

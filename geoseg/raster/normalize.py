@@ -34,9 +34,15 @@ class Normalization:
             valid: (height, width).
         """
         chip = np.full((len(self.mean), *valid.shape), np.nan, np.float32)
-        for values, band in zip(pixels, np.flatnonzero(self.present), strict=True):
-            gain = np.float32(self.scale / self.std[band])
-            shift = np.float32((self.offset - self.mean[band]) / self.std[band])
+        bands = np.flatnonzero(self.present)
+        for values, band, gain, shift in zip(pixels, bands, *self.gain_and_shift, strict=True):
             normalized = values.astype(np.float32) * gain + shift
             chip[band] = np.where(valid & np.isfinite(normalized), normalized, np.float32(0))
         return chip
+
+    @property
+    def gain_and_shift(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Of the present bands: normalized = stored * gain + shift."""
+        present = np.array(self.present)
+        mean, std = np.array(self.mean)[present], np.array(self.std)[present]
+        return (self.scale / std).astype(np.float32), ((self.offset - mean) / std).astype(np.float32)

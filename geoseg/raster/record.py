@@ -10,11 +10,20 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
+RECORD = "run.json"
 _SHOWN = 6
 
 
 class RunRecord(BaseModel):
-    """`run.json`: what the staged blocks are bound to, in parts that can be read and compared."""
+    """`run.json`: what the staged blocks are bound to, in parts that can be read and compared.
+
+    Attributes:
+        format: of this file.
+        digest: of the parts.
+        parts: what the pixels depend on.
+        layout: how the scene is cut.
+        store: folder or URL where the blocks are, None where they are beside the output.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -22,25 +31,31 @@ class RunRecord(BaseModel):
     digest: str
     parts: dict[str, Any]
     layout: dict[str, Any]
+    store: str | None = None
 
     @property
     def key(self) -> str:
         """Digest of the run and of how it is cut; names the folder of its blocks."""
         return digest_of({"digest": self.digest, "layout": self.layout})[:16]
 
+    def to_json(self) -> bytes:
+        return json.dumps(self.model_dump(), indent=1).encode()
+
 
 def read_record(folder: Path) -> RunRecord | None:
     """The record of a staging folder, None where there is none; a ValueError where it makes no sense."""
     try:
-        return RunRecord.model_validate(json.loads((folder / "run.json").read_bytes()))
+        return RunRecord.model_validate(json.loads((folder / RECORD).read_bytes()))
     except FileNotFoundError:
         return None
 
 
 def differences(staged: RunRecord, asked: RunRecord) -> str:
     """What differs between two runs: `option chip was 256, now 512; ...`."""
-    before = {**_leaves(staged.parts), **_leaves({"blocks": staged.layout})}
-    now = {**_leaves(asked.parts), **_leaves({"blocks": asked.layout})}
+    before, now = (
+        _leaves({**one.parts, "blocks": one.layout, "staging place": one.store or "beside the output"})
+        for one in (staged, asked)
+    )
     found = [
         f"{name} was {_short(before.get(name))}, now {_short(now.get(name))}"
         for name in dict.fromkeys((*now, *before))

@@ -81,6 +81,16 @@ def stored_extent(path: Path) -> Extent | None:
         return None
 
 
+def directory_start(path: Path) -> int | None:
+    """Byte at which the first directory of a TIFF begins, in the file or past its end; None where this is no TIFF."""
+    try:
+        with path.open("rb") as file:
+            layout = _layout(file)
+            return layout.read(file, "4xQ" if layout.big else "I")[0] if layout else None
+    except (OSError, struct.error):
+        return None
+
+
 def _extent(offsets: NDArray[np.uint64], sizes: NDArray[np.uint64], file_size: int) -> Extent:
     there = (offsets > 0) & (sizes > 0)
     ends = offsets[there] + sizes[there]
@@ -92,15 +102,20 @@ def _numbers(file: BinaryIO, field: _Field) -> NDArray[np.uint64]:
     return np.frombuffer(file.read(field.end - field.at), field.dtype).astype(np.uint64)
 
 
-def _first_directory(file: BinaryIO) -> dict[int, _Field]:
-    """The fields of whole numbers by their tag; empty where the file is no TIFF."""
+def _layout(file: BinaryIO) -> _Layout | None:
+    """What the first four bytes say; None where they are not a TIFF's."""
     order = {b"II": "<", b"MM": ">"}.get(file.read(2))
     if order is None:
-        return {}
+        return None
     (version,) = _Layout(order, False).read(file, "H")
-    if version not in (42, 43):
+    return _Layout(order, version == 43) if version in (42, 43) else None
+
+
+def _first_directory(file: BinaryIO) -> dict[int, _Field]:
+    """The fields of whole numbers by their tag; empty where the file is no TIFF."""
+    layout = _layout(file)
+    if layout is None:
         return {}
-    layout = _Layout(order, version == 43)
     file.seek(layout.read(file, "4xQ" if layout.big else "I")[0])
     (count,) = layout.read(file, "Q" if layout.big else "H")
     entries = (_entry(file, layout) for _ in range(min(count, MAX_FIELDS)))

@@ -40,7 +40,7 @@ def write_mosaic(
     """Write the VRTs of one layer into `folder` and return the one to open. Blocks without pixels are nodata."""
     layout, plain = staging.layout, Bands(("",) * len(bands.descriptions))
     rows: dict[int, dict[Block, Path]] = {}
-    for block, path in staging.files(layer).items():
+    for block, path in staging.files(layer, folder / "blocks").items():
         rows.setdefault(block[0], {})[block] = path
     strips = []
     for row, files in rows.items():
