@@ -26,8 +26,10 @@ def build_network(name: str, *, bands: int, classes: int, args: dict[str, Any] |
     Raises:
         InputError: the architecture or one of its arguments is unknown.
     """
+    if name == "onnx":
+        raise InputError("Architecture 'onnx' is a graph in a bundle, not built; give load_model the bundle's folder.")
     if name not in ARCHITECTURES:
-        raise InputError(f"Architecture {name!r} is unknown; known are {', '.join(ARCHITECTURES)}.")
+        raise InputError(f"Architecture {name!r} is unknown; known are {', '.join(ARCHITECTURES)}, onnx.")
     try:
         return ARCHITECTURES[name](bands, classes, **(args or {})).eval()
     except (TypeError, KeyError, ValueError, RuntimeError) as error:

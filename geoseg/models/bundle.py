@@ -1,4 +1,7 @@
-"""A model bundle: a folder with `card.json` and `weights.safetensors`, or one safetensors file that holds its card."""
+"""A model bundle: a folder with `card.json` and `weights.safetensors`, or one safetensors file that holds its card.
+
+Models of others come as a folder with `card.json` and `model.onnx`; `onnx_digest` says how to make one.
+"""
 
 from __future__ import annotations
 
@@ -18,10 +21,13 @@ from torch import Tensor, nn
 from geoseg.errors import InputError
 from geoseg.models.architectures import build_network
 from geoseg.models.card import ModelCard
+from geoseg.models.onnx import ONNX, OnnxNetwork, load_onnx, save_onnx
+from geoseg.models.onnx_graph import ONNX_FILE
 
 CARD, WEIGHTS, CARD_KEY = "card.json", "weights.safetensors", "geoseg_card"
 ZOO = Path(__file__).parent / "zoo"
 MAX_CARD_BYTES = 1 << 20
+PROSE = {"description", "scores", "limitations", "training_data", "fixed_chip"}  # the chip is an option of the run
 
 
 @dataclass(frozen=True)
@@ -39,8 +45,9 @@ class Model:
     @cached_property
     def digest(self) -> str:
         """SHA-256 over what decides the answer: the card without prose and scores, and the weights."""
-        told = self.card.model_dump(mode="json", exclude={"description", "scores", "limitations", "training_data"})
-        told["weights_sha256"] = weights_digest(self.network.state_dict())
+        told = self.card.model_dump(mode="json", exclude=PROSE)
+        is_onnx = isinstance(self.network, OnnxNetwork)
+        told["weights_sha256"] = self.network.digest if is_onnx else weights_digest(self.network.state_dict())
         return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
 
 
@@ -71,7 +78,8 @@ def find_model(source: str | os.PathLike[str]) -> Path:
     if (path / CARD).is_file() or (path.is_file() and path.suffix == ".safetensors"):
         return path
     if path.exists():
-        raise InputError(f"{path} is no model: expected a folder with {CARD} and {WEIGHTS}, or a .safetensors file.")
+        expected = f"a folder with {CARD} and {WEIGHTS} or {ONNX_FILE}, or a .safetensors file"
+        raise InputError(f"{path} is no model: expected {expected}.")
     raise InputError(f"Model {str(source)!r} is unknown; give a path to a bundle or one of {', '.join(known)}.")
 
 
@@ -119,14 +127,20 @@ def save_model(model: Model, path: str | os.PathLike[str], *, half: bool = True)
     Args:
         model: what to write.
         path: where; a folder is made.
-        half: store weights as float16.
+        half: store weights as float16; an ONNX graph is copied as it is.
+
+    Raises:
+        InputError: an ONNX graph is to be one safetensors file.
     """
     path = Path(path)
+    if isinstance(model.network, OnnxNetwork):
+        _save_onnx(model.network, model.card, path)
+        return
     state = {
         k: _stored(v, half) for k, v in model.network.state_dict().items() if not k.endswith("num_batches_tracked")
     }
     card = model.card.model_copy(update={"weights_sha256": weights_digest(state) if state else None})
-    text = card.model_dump_json(indent=1, exclude_none=True) + "\n"
+    text = _text(card)
     if path.suffix == ".safetensors":
         path.write_bytes(save(state, metadata={CARD_KEY: text}))
         return
@@ -134,6 +148,18 @@ def save_model(model: Model, path: str | os.PathLike[str], *, half: bool = True)
     if state:
         (path / WEIGHTS).write_bytes(save(state))
     (path / CARD).write_text(text, encoding="utf-8")
+
+
+def _save_onnx(network: OnnxNetwork, card: ModelCard, path: Path) -> None:
+    if path.suffix == ".safetensors":
+        raise InputError(f"An ONNX model is saved as a folder; {path} names a file. Leave .safetensors out.")
+    path.mkdir(parents=True, exist_ok=True)
+    digest = save_onnx(network, path)
+    (path / CARD).write_text(_text(card.model_copy(update={"weights_sha256": digest})), encoding="utf-8")
+
+
+def _text(card: ModelCard) -> str:
+    return card.model_dump_json(indent=1, exclude_none=True) + "\n"
 
 
 def weights_digest(state: Mapping[str, Tensor]) -> str:
@@ -149,6 +175,8 @@ def weights_digest(state: Mapping[str, Tensor]) -> str:
 
 def _load_path(path: Path) -> Model:
     card = load_card(path)
+    if card.architecture.name == ONNX:
+        return Model(load_onnx(path, card), card)
     network = build_network(
         card.architecture.name, bands=len(card.bands), classes=len(card.legend.classes), args=card.architecture.args
     )

@@ -57,11 +57,13 @@ class ModelCard(_Strict):
         output_stride: chip origins and sizes are multiples of it.
         receptive_field_px: how far the farthest input pixel lies that an output pixel depends on.
         halo_px: the smallest halo that changes at most 0.1 % of pixels on real scenes.
+        chip_px: side of the chips that it is best run with.
+        fixed_chip: the network takes chips of `chip_px` only.
         ramp_px: width of the feather between chips; 0 crops.
         position_independent: whether the answer does not depend on where in a chip a pixel lies, given enough halo.
         scores: IoU by class, by place not trained on.
         limitations: where it fails.
-        weights_sha256: of the weights file; None for a network without weights.
+        weights_sha256: of names, shapes and values of the weights, or of an ONNX graph; None without weights.
     """
 
     format: Literal["geoseg-model/1"] = "geoseg-model/1"
@@ -79,6 +81,7 @@ class ModelCard(_Strict):
     receptive_field_px: Annotated[int, Field(ge=0, le=4096)]
     halo_px: Annotated[int, Field(ge=0, le=4096)]
     chip_px: Annotated[int, Field(ge=1, le=16384)] = 1024
+    fixed_chip: bool = False
     ramp_px: Annotated[int, Field(ge=0, le=4096)] = 0
     position_independent: bool
     training_data: tuple[TrainingData, ...] = ()

@@ -11,8 +11,10 @@ from numpy.typing import NDArray
 from torch import nn
 
 from geoseg.errors import GeosegError
+from geoseg.models.onnx import OnnxNetwork
 
 LARGEST = 2048
+CHANGE = 1e4  # large against noise of 0 to 1, so that little of it is not lost in rounding
 
 
 def receptive_field(network: nn.Module, *, bands: int, output_stride: int, largest: int = LARGEST) -> int:
@@ -20,7 +22,9 @@ def receptive_field(network: nn.Module, *, bands: int, output_stride: int, large
 
     The support of the gradient of one output pixel with respect to the input (Luo et al. 2016, arXiv:1701.04128), the
     largest over all phases of the pixel against the output stride. The weights are taken by their size and the
-    normalizations as neutral: so no path is hidden by a closed ReLU or by terms that cancel.
+    normalizations as neutral: so no path is hidden by a closed ReLU or by terms that cancel. An ONNX graph has no
+    gradient: there a line of pixels is changed, and the logits that change with it are looked for. Quantized graphs and
+    clipped activations can hide from that what is far and faint.
 
     Args:
         network: chips (chip, band, height, width) to logits.
@@ -29,14 +33,15 @@ def receptive_field(network: nn.Module, *, bands: int, output_stride: int, large
         largest: side of the largest chip tried.
 
     Raises:
-        GeosegError: it sees the whole chip, however large.
+        GeosegError: it sees the whole chip, however large; or it is an ONNX graph that cannot be measured.
     """
+    reach_along = _reach_by_change if isinstance(network, OnnxNetwork) else _reach
     network = _all_paths_open(network)
     side = min(largest, 16 * output_stride)
     while side <= largest:
-        reach = _reach(network, (bands, side, output_stride), output_stride, axis=1)
+        reach = reach_along(network, (bands, side, output_stride), output_stride, axis=1)
         if reach < side // 2 - output_stride:
-            other = _reach(network, (bands, output_stride, side), output_stride, axis=2)
+            other = reach_along(network, (bands, output_stride, side), output_stride, axis=2)
             if other < side // 2 - output_stride:
                 return max(reach, other)
         side *= 2
@@ -44,6 +49,8 @@ def receptive_field(network: nn.Module, *, bands: int, output_stride: int, large
 
 
 def _all_paths_open(network: nn.Module) -> nn.Module:
+    if isinstance(network, OnnxNetwork):
+        return network.with_open_paths()
     opened = copy.deepcopy(network).double().eval()
     with torch.no_grad():
         for parameter in opened.parameters():
@@ -66,6 +73,24 @@ def _reach(network: nn.Module, shape: tuple[int, int, int], output_stride: int, 
         if gradient is not None:
             seen = torch.nonzero((gradient[0] != 0).any(0).any(2 - axis))
             reach = max(reach, int((seen - at).abs().max()))
+    return reach
+
+
+def _reach_by_change(network: nn.Module, shape: tuple[int, int, int], output_stride: int, *, axis: int) -> int:
+    """The same from the other end: farthest logit along one axis that a change of any phase of an input pixel reaches.
+
+    Against zeros the faintest change is seen, and against noise one that is multiplied by what others see (gates).
+    """
+    noise = torch.rand(1, *shape, generator=torch.Generator().manual_seed(0))
+    reach = 0
+    for chip in (torch.zeros_like(noise), noise):
+        logits = network(chip)
+        for phase in range(output_stride):
+            at = shape[axis] // 2 + phase
+            changed = chip.clone()
+            changed.select(axis + 1, at).add_(CHANGE)
+            seen = torch.nonzero((network(changed) != logits)[0].any(0).any(2 - axis))
+            reach = max(reach, int((seen - at).abs().max()) if len(seen) else 0)
     return reach
 
 
