@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from geoseg.legend import Legend
     from geoseg.models.bundle import Model, list_models, load_model, save_model
     from geoseg.models.card import ModelCard
-    from geoseg.pipeline import segment_file, vectorize_file
+    from geoseg.pipeline import plan_file, segment_file, vectorize_file
     from geoseg.raster.reader import SceneOptions
     from geoseg.synthetic import SyntheticScene, write_scene
     from geoseg.vector import vectorize
@@ -23,6 +23,7 @@ _HOMES = {
     "load_model": "models.bundle",
     "segment": "inference.lazy",
     "vectorize": "vector.vectorize",
+    "plan_file": "pipeline",
     "segment_file": "pipeline",
     "vectorize_file": "pipeline",
     "SceneOptions": "raster.reader",
@@ -45,6 +46,7 @@ __all__ = [
     "load_model",
     "segment",
     "vectorize",
+    "plan_file",
     "segment_file",
     "vectorize_file",
     "SceneOptions",

@@ -5,43 +5,34 @@ Nothing is computed here. Each function checks what it was given, settles what w
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from math import prod
 from pathlib import Path
 from typing import Any
 
-from affine import Affine
-
 from geoseg.catalog import default_catalog, open_named_reader
 from geoseg.errors import InputError
-from geoseg.grid import Block, Window
+from geoseg.grid import Block
 from geoseg.inference.fit import check_gsd, normalization_for, used_bands
+from geoseg.inference.job import Job, Scene, SegmentBlock
 from geoseg.inference.plan import Plan, RunOptions
-from geoseg.inference.predictor import Predictor
 from geoseg.inference.run import run_blocks
-from geoseg.inference.segment import Segmenter
+from geoseg.inference.seams import WARNING as SEAM_WARNING
+from geoseg.inference.seams import Seams
 from geoseg.models import Model, ModelCard, list_models, load_card, load_model
-from geoseg.raster.aoi import AreaOfInterest, read_aoi
 from geoseg.raster.cog import Layer, is_current, write_cog
 from geoseg.raster.disk import check_disk_space, check_output
-from geoseg.raster.georeference import Georef
-from geoseg.raster.landcover import (
-    confidence_layer,
-    encode_confidence,
-    landcover_layer,
-    probabilities_layer,
-    run_tags,
-)
-from geoseg.raster.layers import Source
 from geoseg.raster.reader import SceneOptions, SceneReader
-from geoseg.raster.staging import BlockLayout, BlockWriter, Staging, digest_of, discard_leftovers
+from geoseg.raster.staging import BlockLayout, Staging, canonical_json, discard_leftovers
 from geoseg.vector import VectorOptions, VectorSummary, vectorize_raster
 
-Scene = Source | Sequence[Source]
+log = logging.getLogger(__name__)
 Progress = Callable[[str, int, int], None]  # step, pixels done, pixels in all
 
 
@@ -55,6 +46,7 @@ class RunSummary:
         pixels: of the output.
         seconds: by step.
         blocks: computed now, by process id; those kept from an interrupted run are not among them.
+        seams: how far chips disagree beside their seams; None where nothing was computed.
     """
 
     outputs: list[Path]
@@ -62,6 +54,7 @@ class RunSummary:
     pixels: int = 0
     seconds: dict[str, float] = field(default_factory=dict)
     blocks: Counter[int] = field(default_factory=Counter)
+    seams: Seams | None = None
 
 
 def segment_file(
@@ -93,19 +86,84 @@ def segment_file(
         InputError: the scene, the model, an option or an output cannot be used; nothing was written.
         GeosegError: reading, computing or writing failed; finished blocks are kept.
     """
-    bundle = load_model(model)
     run = run or RunOptions()
-    reader = _open(scene, reading or SceneOptions(), bundle, resample=run.resample)
-    plan = Plan.of(reader.shape, bundle.card, run)
-    aoi = None if run.aoi is None else read_aoi(run.aoi, shape=reader.shape, transform=reader.transform, crs=reader.crs)
-    extent = Window(0, 0, *reader.shape) if aoi is None else aoi.window
-    job = _Job(reader, bundle, plan, extent, aoi)
+    kept = confidence is not None, probabilities is not None
+    job = Job.of(scene, load_model(model), reading or SceneOptions(), run, kept=kept)
     layers = job.layers(Path(output), confidence, probabilities)
     if all(is_current(layer.path, job.digest) for layer in layers):
         discard_leftovers(layers[-1].path, job.digest)
-        return RunSummary([layer.path for layer in layers], up_to_date=True, pixels=extent.area)
+        return RunSummary([layer.path for layer in layers], up_to_date=True, pixels=job.extent.area)
     _check_outputs(job, layers, overwrite)
-    return _segment(job, layers, run.workers, overwrite, progress or _silent)
+    return _segment(job, layers, run, overwrite, progress or _silent)
+
+
+@dataclass(frozen=True, slots=True)
+class Forecast:
+    """What `segment_file` would do.
+
+    Attributes:
+        shape: rows and columns of the output.
+        plan: chips, blocks, device, precision and engine.
+        chips: number of them.
+        blocks: number of them.
+        memory_bytes: expected peak of the resident memory of all processes on this machine.
+        seconds: expected, from one chip timed now; None where another machine computes.
+        output_bytes: of all layers before compression.
+    """
+
+    shape: tuple[int, int]
+    plan: Plan
+    chips: int
+    blocks: int
+    memory_bytes: int
+    seconds: float | None
+    output_bytes: int
+
+    @property
+    def extra_pixels(self) -> float:
+        """Pixels computed more than once or beyond the scene, as a share of the scene's."""
+        return self.plan.computed_pixels / (self.plan.grid.shape[0] * self.plan.grid.shape[1]) - 1
+
+
+def plan_file(
+    scene: Scene,
+    *,
+    model: str | os.PathLike[str] | Model = "landcover-rgb",
+    confidence: bool = False,
+    probabilities: bool = False,
+    reading: SceneOptions | None = None,
+    run: RunOptions | None = None,
+    calibrate: bool = True,
+) -> Forecast:
+    """What segmenting a scene would take; nothing is written.
+
+    Args:
+        scene: as for `segment_file`.
+        model: as for `segment_file`.
+        confidence: whether it would be written.
+        probabilities: whether they would be written.
+        reading: as for `segment_file`.
+        run: as for `segment_file`.
+        calibrate: time one chip from the middle of the scene.
+
+    Raises:
+        InputError: the scene, the model or an option cannot be used.
+    """
+    run = run or RunOptions()
+    kept = confidence, probabilities
+    job = Job.of(scene, load_model(model), reading or SceneOptions(), run, kept=kept)
+    seconds = job.seconds_of_a_chip() if calibrate and run.scheduler is None else None
+    extent = job.extent
+    chips = len(job.plan.grid.cores(extent))
+    return Forecast(
+        extent.shape,
+        job.plan,
+        chips,
+        prod(job.layout.count),
+        job.plan.memory(job.model, job.load).total,
+        None if seconds is None else seconds * chips,
+        extent.area * job.load.layers,
+    )
 
 
 def vectorize_file(
@@ -208,115 +266,14 @@ def _reason(card: ModelCard, reader: SceneReader) -> str:
     return ""
 
 
-@dataclass(frozen=True)
-class _Job:
-    """All that the pixels of a run depend on, and its digest."""
-
-    reader: SceneReader
-    model: Model
-    plan: Plan
-    extent: Window
-    aoi: AreaOfInterest | None
-
-    @property
-    def stated(self) -> dict[str, Any]:
-        """What the user said of the scene and the area."""
-        given = {name: value for name, value in _plain(self.reader.stated).items() if value is not None}
-        if "valid_mask" in given:
-            given["valid_mask"] = Path(given["valid_mask"]).name  # its pixels are in the scene's fingerprint
-        return {**given, **({} if self.aoi is None else {"aoi": self.aoi.digest})}
-
-    @property
-    def parts(self) -> dict[str, Any]:
-        tags = self.tags
-        return {
-            "model": {"name": self.model.card.name, "digest": self.model.digest},
-            "scene": self.reader.fingerprint(),
-            "options": {**self.plan.options, **self.stated},
-            "versions": {"geoseg": tags["GEOSEG_VERSION"]},
-        }
-
-    @property
-    def digest(self) -> str:
-        return digest_of(self.parts)
-
-    @property
-    def tags(self) -> dict[str, str]:
-        names = sorted({Path(file.path).name for file in self.reader.files})
-        return run_tags(
-            model=self.model.card.name,
-            model_digest=self.model.digest,
-            scene=", ".join(names),
-            options={**self.plan.told, **self.stated},
-        )
-
-    @property
-    def georef(self) -> Georef:
-        """The output's; the scene's own transform, bit for bit, unless an area of interest cuts it."""
-        moved = self.reader.transform
-        if (self.extent.row, self.extent.col) != (0, 0):
-            moved = moved @ Affine.translation(self.extent.col, self.extent.row)
-        return Georef(self.extent.shape, moved, self.reader.crs)
-
-    def layers(
-        self, output: Path, confidence: str | os.PathLike[str] | None, probabilities: str | os.PathLike[str] | None
-    ) -> list[Layer]:
-        """The files to write; the land cover last, so that it says that all are there."""
-        legend = self.model.card.legend
-        layers = []
-        if confidence is not None:
-            layers.append(confidence_layer(Path(confidence), self.tags))
-        if probabilities is not None:
-            layers.append(probabilities_layer(Path(probabilities), legend, self.tags))
-        return [*layers, landcover_layer(output, legend, self.tags)]
-
-
-@dataclass(frozen=True)
-class _SegmentBlock:
-    """One block from the scene's file to the staging folder; holds paths and numbers, never pixels."""
-
-    reader: SceneReader
-    segmenter: Segmenter
-    writer: BlockWriter
-    aoi: AreaOfInterest | None
-
-    def __call__(self, block: Block) -> int:
-        """Compute and stage a block; returns the process id."""
-        keep = None if self.aoi is None else self.aoi.mask(block.window)
-        cover = self.segmenter(block.window, self.reader.read, keep)
-        layers = {"landcover": cover.class_map, "confidence": encode_confidence(cover.confidence)}
-        if cover.probabilities is not None:
-            layers["probabilities"] = encode_confidence(cover.probabilities)
-        self.writer.write((block.row, block.col), {name: layers[name] for name in self.writer.layout.layers})
-        return os.getpid()
-
-
-def _open(scene: Scene, reading: SceneOptions, model: Model, *, resample: bool) -> SceneReader:
-    """The scene as the model wants it: its bands in order, its resolution within range."""
-    reader = open_named_reader(scene, reading)
-    reader = reader.select(used_bands(model.card, reader.bands))
-    low, high = model.card.gsd_range_m
-    if resample and reader.gsd_m is not None and not low <= reader.gsd_m <= high:
-        reader = reader.resampled(model.card.gsd_m)
-    check_gsd(model.card, reader.gsd_m)
-    return reader
-
-
-def _segment(job: _Job, layers: list[Layer], workers: int, overwrite: bool, progress: Progress) -> RunSummary:
+def _segment(job: Job, layers: list[Layer], run: RunOptions, overwrite: bool, progress: Progress) -> RunSummary:
     started = time.perf_counter()
     summary = RunSummary([layer.path for layer in layers], pixels=job.extent.area)
-    card, reader = job.model.card, job.reader
-    normalization = normalization_for(card, reader.bands, reader.dtype, scale=reader.scale, offset=reader.offset)
-    wanted = {layer.name: len(layer.bands) for layer in layers}
-    segmenter = Segmenter(
-        job.plan.grid, normalization, Predictor(job.model, job.plan.backend), "probabilities" in wanted
-    )
-    side = job.plan.grid.block_side
-    phase = job.extent.row % side, job.extent.col % side
-    layout = BlockLayout(job.extent.shape, (side, side), wanted, phase)
-    with Staging.open(layers[-1].path, job.parts, layout, overwrite=overwrite) as staging:
-        task = _SegmentBlock(reader, segmenter, staging.writer(), job.aoi)
-        done = _pixels(layout, staging.done())
+    layout = job.layout
+    with Staging.open(layers[-1].path, job.parts, layout, overwrite=overwrite, store=run.staging) as staging:
+        task = SegmentBlock(job.reader, job.segmenter, staging.writer(), job.aoi)
+        kept = staging.done()
+        done = _pixels(layout, kept)
 
         def finished(block: Block, process: int) -> None:
             nonlocal done
@@ -325,29 +282,48 @@ def _segment(job: _Job, layers: list[Layer], workers: int, overwrite: bool, prog
             progress("segment", done, job.extent.area)
 
         progress("segment", done, job.extent.area)
-        remaining = list(_remaining(layout, staging.done(), job.extent))
+        remaining = list(job.remaining(kept))
         if remaining:
-            run_blocks(task, remaining, workers=min(workers, len(remaining)), finished=finished)
+            run_blocks(
+                task,
+                remaining,
+                workers=min(run.workers, len(remaining)),
+                finished=finished,
+                scheduler=run.scheduler,
+                backend=job.plan.backend,
+            )
         summary.seconds["segment"] = time.perf_counter() - started
+        summary.seams = Seams.of_notes(staging.notes().values())
+        measured = {"GEOSEG_SEAMS": canonical_json(summary.seams.to_tag())}
         for layer in layers:
             if not is_current(layer.path, job.digest):
-                write_cog(staging, layer, job.georef, threads=os.cpu_count() or 1)
+                tagged = replace(layer, tags={**layer.tags, **measured})
+                write_cog(staging, tagged, job.georef, threads=os.cpu_count() or 1)
         staging.discard()
     summary.seconds["write"] = time.perf_counter() - started - summary.seconds["segment"]
+    _warn_of_seams(job, summary.seams)
     return summary
 
 
-def _remaining(layout: BlockLayout, done: set[tuple[int, int]], extent: Window) -> Iterator[Block]:
-    for row, col in layout.blocks:
-        if (row, col) not in done:
-            yield Block(row, col, layout.window((row, col)).shifted(extent.row, extent.col))
+def _warn_of_seams(job: Job, seams: Seams) -> None:
+    if seams.disagreement <= SEAM_WARNING:
+        return
+    card = job.model.card
+    remedy = f"--halo {card.exact_halo_px}" if card.position_independent else "a larger --chip and --halo"
+    log.warning(
+        "Beside the seams %.1f %% of pixels would have another class in the neighbouring chip, and probabilities "
+        "differ by up to %.2f; %s would help.",
+        100 * seams.disagreement,
+        seams.largest_difference,
+        remedy,
+    )
 
 
 def _pixels(layout: BlockLayout, blocks: set[tuple[int, int]]) -> int:
     return sum(layout.window(block).area for block in blocks)
 
 
-def _check_outputs(job: _Job, layers: list[Layer], overwrite: bool) -> None:
+def _check_outputs(job: Job, layers: list[Layer], overwrite: bool) -> None:
     mask = job.reader.stated.valid_mask
     sources = [*(file.path for file in job.reader.files), *([mask] if mask else [])]
     for layer in layers:
@@ -359,11 +335,6 @@ def _check_outputs(job: _Job, layers: list[Layer], overwrite: bool) -> None:
         check_disk_space(layer.path, raster_bytes=job.extent.area * len(layer.bands))
     bands = sum(len(layer.bands) for layer in layers)
     check_disk_space(layers[-1].path, raster_bytes=job.extent.area * bands)  # all blocks are staged there
-
-
-def _plain(options: SceneOptions) -> dict[str, Any]:
-    names = ("bands", "nodata", "valid_mask", "scale", "offset", "gsd_m")
-    return {name: getattr(options, name) for name in names}
 
 
 def _silent(step: str, done: int, total: int) -> None:

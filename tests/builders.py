@@ -132,14 +132,14 @@ def read_band(path: Path, number: int = 1) -> NDArray[Any]:
     return values
 
 
-def whole_pass(model: Model, pixels: NDArray[np.uint8], *, halo: int) -> NDArray[np.float32]:
+def whole_pass(model: Model, pixels: NDArray[np.uint8], *, halo: int, engine: str = "torch") -> NDArray[np.float32]:
     """Logits (class, height, width) of one pass over the scene reflected outward by the halo; no code of the grid."""
     height, width = pixels.shape[1:]
     stride = model.card.output_stride
     margins = [(halo, halo + -length % stride) for length in (height, width)]
     normalized = RGB(pixels, np.ones((height, width), np.bool_))
     reflected = np.pad(normalized, ((0, 0), *margins), mode="reflect")
-    logits = Predictor(model, Backend("cpu", "float32")).logits(reflected).numpy()
+    logits = Predictor(model, Backend("cpu", "float32", engine)).logits(reflected).numpy()
     return logits[:, halo : halo + height, halo : halo + width]
 
 
@@ -153,12 +153,13 @@ def segmented(
     ramp: int = 0,
     valid: NDArray[np.bool_] | None = None,
     backwards: bool = False,
+    engine: str = "torch",
 ) -> Cover:
     """A scene in memory by blocks."""
     shape = pixels.shape[1:]
     measured = np.ones(shape, np.bool_) if valid is None else valid
     grid = ChipGrid.of(shape, chip=chip, halo=halo, output_stride=model.card.output_stride, ramp=ramp, block=block)
-    segmenter = Segmenter(grid, RGB, Predictor(model, Backend("cpu", "float32")), probabilities=True)
+    segmenter = Segmenter(grid, RGB, Predictor(model, Backend("cpu", "float32", engine)), probabilities=True)
 
     def read(window: Window) -> Pixels:
         rows, cols = window.slices

@@ -145,6 +145,13 @@ def test_an_unknown_model(case: Case) -> None:
     [
         ("--device", "tpu", ("tpu", "auto, cpu, cuda")),
         ("--precision", "float8", ("float8", "auto, float32, bfloat16")),
+        ("--engine", "tensorrt", ("tensorrt", "auto, torch, openvino")),
+        ("--engine", "onnxruntime", ("onnxruntime", "torch or openvino")),
+        ("--memory", -1, ("--memory", "not -1")),
+        ("--memory", 0.2, ("--memory allows 0.2", "no chip would fit", "--chip 68")),
+        ("--scheduler", "tcp://127.0.0.1:1", ("tcp://127.0.0.1:1", "dask scheduler")),
+        ("--scheduler", "gone.json", ("no scheduler file gone.json", "--scheduler-file")),
+        ("--staging", "gone/deep", ("gone",)),
         ("--workers", 0, ("--workers", "not 0")),
         ("--chip", 0, ("--chip", "not 0")),
         ("--block", -5, ("--block", "not -5")),

@@ -20,7 +20,7 @@ from geoseg.cli import app, main
 from geoseg.cli.options import parse_bands
 from geoseg.errors import InputError
 
-COMMANDS = ["info", "segment", "vectorize", "models", "demo"]
+COMMANDS = ["info", "plan", "segment", "vectorize", "models", "demo"]
 CPU = ["--device", "cpu", "--precision", "float32"]
 
 
@@ -70,9 +70,27 @@ def test_help_of_segment_lists_the_options_that_are_promised() -> None:
     text = CliRunner().invoke(app, ["segment", "--help"], env={"COLUMNS": "200", "NO_COLOR": "1"}).output
     promised = (
         "--output -o --model --confidence --probabilities --aoi --bands --nodata --valid-mask --scale --offset --gsd "
-        "--resample --device --precision --chip --halo --block --workers --overwrite"
+        "--resample --device --precision --engine --chip --halo --block --memory --workers --scheduler --staging "
+        "--overwrite"
     )
     assert all(option in text for option in promised.split())
+
+
+def test_plan_says_what_segment_does(geoseg: Geoseg, tmp_path: Path) -> None:
+    scene, model = write_rgb(tmp_path / "scene.tif"), save_tiny(tmp_path / "tiny")
+    options = ["--model", model, *CPU, "--engine", "torch", "--chip", 96, "--block", 64]
+    told = geoseg("plan", scene, *options)
+    assert (told.code, told.err) == (0, "")
+    assert "149 x 131 px" in told.out
+    assert re.search(r"chips +25 of 96 px: cores of 32 px, halo 32 px", told.out)
+    assert re.search(r"blocks +9 of 64 px", told.out)
+    assert "torch on cpu, float32" in told.out
+    assert re.search(r"memory +\d\.\d\d GB at most", told.out)
+    assert re.search(r"time +about \d+ s", told.out)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["scene.tif", "tiny"]
+    done = geoseg("segment", scene, "-o", tmp_path / "cover.tif", *options)
+    assert (done.code, done.err) == (0, "")
+    assert re.search(r"seams: 0\.00 % of \d+ pixels sampled", done.out)
 
 
 def test_help_is_instant_and_loads_nothing_heavy() -> None:
@@ -172,7 +190,7 @@ def test_what_failed_has_exit_code_1(tmp_path: Path, geoseg: Geoseg) -> None:
     """A tile in the middle is damaged: nobody can know before it is read."""
     import rasterio
 
-    scene = write_rgb(tmp_path / "scene.tif", (192, 192), interleave="pixel")
+    scene = write_rgb(tmp_path / "scene.tif", (320, 320), interleave="pixel")
     with rasterio.open(scene) as file:
         start, size = (int(file.get_tag_item(f"BLOCK_{what}_1_1", "TIFF", bidx=1)) for what in ("OFFSET", "SIZE"))
     content = bytearray(scene.read_bytes())

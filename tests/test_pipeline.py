@@ -248,8 +248,11 @@ def test_a_resolution_in_range_is_left_alone_by_resample(tmp_path: Path) -> None
 
 
 def damaged(path: Path) -> Path:
-    """A tiled TIFF whose tile at row 64, column 64 is overwritten with noise; its size is right."""
-    write_rgb(path, (192, 192), values=pixels_of((192, 192)), interleave="pixel")
+    """A tiled TIFF whose tile at row 64, column 64 is overwritten with noise; its size is right.
+
+    No sampled window of the fingerprint lies in that tile.
+    """
+    write_rgb(path, (320, 320), values=pixels_of((320, 320)), interleave="pixel")
     with rasterio.open(path) as file:
         start = int(file.get_tag_item("BLOCK_OFFSET_1_1", "TIFF", bidx=1))
         size = int(file.get_tag_item("BLOCK_SIZE_1_1", "TIFF", bidx=1))
@@ -271,7 +274,7 @@ def test_a_block_that_fails_is_an_error_with_its_window(tmp_path: Path, workers:
 
 
 def test_finished_blocks_are_kept_and_the_rest_follows(tmp_path: Path) -> None:
-    good = write_rgb(tmp_path / "good.tif", (192, 192), values=pixels_of((192, 192)), interleave="pixel")
+    good = write_rgb(tmp_path / "good.tif", (320, 320), values=pixels_of((320, 320)), interleave="pixel")
     bands = SceneOptions(bands={"green": "1", "red": "2", "nir": "3"})
     by_index(good, tmp_path / "expected.tif", reading=bands)
     scene = damaged(tmp_path / "scene.tif")
@@ -279,11 +282,11 @@ def test_finished_blocks_are_kept_and_the_rest_follows(tmp_path: Path) -> None:
     with pytest.raises(BlockError):
         by_index(scene, tmp_path / "cover.tif", reading=bands)
     kept = len(list((tmp_path / "cover.tif.geoseg-partial").glob("blocks-*/done/*/*.json")))
-    assert 0 < kept < 9
+    assert 0 < kept < 25
     scene.write_bytes(good.read_bytes())  # mended; as if it had been a fault of the network
     os.utime(scene, ns=(stat.st_atime_ns, stat.st_mtime_ns))
     summary = by_index(scene, tmp_path / "cover.tif", reading=bands)
-    assert sum(summary.blocks.values()) == 9 - kept
+    assert sum(summary.blocks.values()) == 25 - kept
     assert np.array_equal(read_band(tmp_path / "cover.tif"), read_band(tmp_path / "expected.tif"))
     assert not (tmp_path / "cover.tif.geoseg-partial").exists()
 
@@ -344,7 +347,7 @@ def test_staged_blocks_of_another_run_are_refused(tmp_path: Path) -> None:
     bands = SceneOptions(bands={"green": "1", "red": "2", "nir": "3"})
     with pytest.raises(BlockError):
         by_index(scene, tmp_path / "cover.tif", reading=bands)
-    with pytest.raises(InputError, match=r"blocks of another run.*nodata.*--overwrite"):
+    with pytest.raises(InputError, match=r"of another run.*option nodata.*--overwrite"):
         by_index(scene, tmp_path / "cover.tif", reading=SceneOptions(bands=bands.bands, nodata=100))
 
 

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import pytest
 from builders import small_card
+from hypothesis import given
+from hypothesis import strategies as st
 
 from geoseg.errors import InputError
 from geoseg.inference import Plan, RunOptions
@@ -14,14 +16,24 @@ def plan(shape: tuple[int, int] = (5000, 7000), **options: object) -> Plan:
 
 
 def test_the_card_decides_what_is_not_said() -> None:
-    grid = plan().grid
-    assert (grid.chip, grid.halo, grid.core, grid.ramp) == (256, 32, 192, 0)
-    assert grid.block_side == 10 * 192  # 2048, rounded down to whole cores
+    grid = plan((192 * 26, 192 * 36)).grid
+    assert (grid.halo, grid.ramp) == (32, 0)
+    assert 192 / 1.25 <= grid.core <= 192 * 1.25
+    assert grid.block_side == 2048 // grid.core * grid.core
+
+
+@given(st.integers(1, 9000), st.integers(1, 9000))
+def test_cores_fit_the_scene_at_least_as_well_as_the_cards(rows: int, cols: int) -> None:
+    fitted = plan((rows, cols))
+    assert fitted.grid.output_stride == small_card().output_stride
+    assert fitted.computed_pixels <= plan((rows, cols), chip=256).computed_pixels
+    assert fitted.grid.chip <= 256 * 1.25
 
 
 def test_exact_is_the_whole_receptive_field() -> None:
-    assert plan(halo="exact").grid.halo == 64
-    assert plan(halo="exact").grid.chip == 256
+    grid = plan(halo="exact").grid
+    assert grid.halo == 64
+    assert 256 < grid.chip < 1.2 * grid.core  # a larger halo than the card's wants a larger chip
 
 
 def test_a_small_scene_takes_one_small_chip() -> None:
@@ -30,13 +42,14 @@ def test_a_small_scene_takes_one_small_chip() -> None:
     assert plan((100, 61)).grid.core_counts == (1, 1)
 
 
-def test_a_halo_too_long_for_the_cards_chip_makes_it_longer() -> None:
-    assert plan(halo=200).grid.core == 8
+def test_chips_do_not_grow_without_end() -> None:
+    assert plan(halo=400).grid.chip <= 800 + 1.25 * 1248
+    assert 1200 / 1.25 <= plan(halo=1200).grid.core <= 1500
 
 
 @pytest.mark.parametrize(("block", "side"), [(1, 192), (192, 192), (400, 384), (10**6, 999_936)])
 def test_blocks_are_whole_cores(block: int, side: int) -> None:
-    assert plan(block=block).grid.block_side == side
+    assert plan(chip=256, block=block).grid.block_side == side
 
 
 def test_a_ramp_fits_core_and_halo() -> None:

@@ -1,16 +1,19 @@
 from __future__ import annotations
 
 import pickle
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-from builders import tiny_model
+from builders import RGB, pixels_of, tiny_model
 from torch import nn
 
-from geoseg.errors import InputError
+from geoseg.errors import GeosegError, InputError
 from geoseg.inference import Backend, Predictor
-from geoseg.models import Model
+from geoseg.inference.predictor import normalized_on
+from geoseg.models import ARCHITECTURES, Model, load_model
+from geoseg.raster.reader import Pixels
 
 CPU = Backend("cpu", "float32")
 
@@ -116,3 +119,80 @@ def test_large_features_are_added_up_in_the_same_order_as_small_ones() -> None:
     chip = np.random.default_rng(0).normal(size=(384, 176, 176)).astype(np.float32)
     large, small = predictor.logits(chip), predictor.logits(np.ascontiguousarray(chip[:, :80, :80]))
     assert torch.equal(large[:, :78, :78], small[:, :78, :78])
+
+
+class Small(nn.Module):
+    """A network on a device that holds no more than so many pixels."""
+
+    def __init__(self, network: nn.Module, most: int) -> None:
+        super().__init__()
+        self.network, self.most, self.sizes = network, most, []
+
+    def forward(self, chips: torch.Tensor) -> torch.Tensor:
+        if chips.shape[0] * chips.shape[2] * chips.shape[3] > self.most:
+            raise torch.OutOfMemoryError("too large")
+        self.sizes.append(tuple(chips.shape[2:]))
+        return self.network(chips)
+
+
+def chips_of(count: int, side: int) -> list[Pixels]:
+    measured = np.ones((side, side), np.bool_)
+    measured[3:9, 5:50] = False
+    return [Pixels(pixels_of((side, side), seed=seed), measured) for seed in range(count)]
+
+
+@pytest.mark.parametrize("most", [4 * 128**2, 2 * 128**2, 128**2, 100**2, 76**2])
+def test_too_little_memory_makes_smaller_batches_and_then_smaller_chips(most: int) -> None:
+    """Where the margin is the receptive field, nothing else changes."""
+    model, margin = tiny_model(), tiny_model().card.exact_halo_px
+    whole = Predictor(model, CPU).predict(chips_of(4, 128), RGB, margin=margin).clone()
+    small = Small(model.network, most)
+    found = Predictor(Model(small, model.card), CPU).predict(chips_of(4, 128), RGB, margin=margin)
+    assert torch.equal(found, whole)
+    assert max(height * width for height, width in small.sizes) <= most
+
+
+def test_no_memory_at_all_is_an_error_that_says_what_to_do() -> None:
+    predictor = Predictor(Model(Small(tiny_model().network, 10), tiny_model().card), CPU)
+    with pytest.raises(GeosegError, match=r"too little memory for one chip .*--device cpu"):
+        predictor.predict(chips_of(1, 96), RGB, margin=32)
+
+
+@pytest.mark.parametrize("present", [(True, True, True), (True, False, True)])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int16, np.float32])
+def test_a_device_normalizes_as_numpy_does(present: tuple[bool, ...], dtype: type) -> None:
+    normalization = replace(RGB, present=present, offset=0.25)
+    chips = [Pixels(chip.values[: sum(present)].astype(dtype), chip.valid) for chip in chips_of(2, 64)]
+    if dtype == np.float32:
+        chips[0].values[0, 20, 20:30] = np.nan
+    expected = np.stack([normalization(*chip) for chip in chips])
+    found = normalized_on(torch.device("cpu"), chips, normalization).numpy()
+    np.testing.assert_allclose(found, expected, atol=1e-6, equal_nan=True)
+
+
+@pytest.mark.parametrize("architecture", [name for name in ARCHITECTURES if name != "spectral-index"])
+def test_openvino_computes_what_torch_does(architecture: str) -> None:
+    pytest.importorskip("openvino")
+    model = tiny_model(architecture)
+    chip = chip_of(side=96)
+    expected = Predictor(model, CPU).logits(chip).numpy()
+    found = Predictor(model, Backend("cpu", "float32", "openvino")).logits(chip).numpy()
+    np.testing.assert_allclose(found, expected, atol=1e-4 * np.abs(expected).max())
+
+
+def test_auto_takes_openvino_on_the_cpu_where_it_is_installed() -> None:
+    pytest.importorskip("openvino")
+    assert Backend.resolve("cpu", card=tiny_model().card).engine == "openvino"
+    assert Backend.resolve("cpu", card=load_model("spectral-index").card).engine == "torch"
+
+
+@pytest.mark.parametrize(
+    ("request_", "told"),
+    [
+        ({"engine": "onnxruntime"}, "'onnxruntime' cannot run this model; use torch or openvino"),
+        ({"engine": "tensorrt"}, "Engine 'tensorrt' is unknown; use one of auto, torch"),
+    ],
+)
+def test_engines_that_do_not_fit_are_refused(request_: dict[str, str], told: str) -> None:
+    with pytest.raises(InputError, match=told):
+        Backend.resolve(**request_, card=tiny_model().card)

@@ -11,7 +11,8 @@ import pytest
 
 from geoseg.errors import BlockError, GeosegError
 from geoseg.grid import Block, ChipGrid, Window
-from geoseg.inference.run import AHEAD, THREADS, run_blocks
+from geoseg.inference.cluster import CPU_THREADS
+from geoseg.inference.run import AHEAD, run_blocks
 
 BLOCKS = list(ChipGrid((60, 70), 10, 0).blocks())
 
@@ -64,7 +65,7 @@ def test_never_more_than_a_few_are_taken_ahead() -> None:
 
     run_blocks(area, source(), workers=1, finished=finished)
     assert done == len(BLOCKS)
-    assert most <= AHEAD * THREADS
+    assert most <= AHEAD * CPU_THREADS
 
 
 def test_a_failure_names_window_and_cause_and_stops() -> None:

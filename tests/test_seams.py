@@ -19,6 +19,7 @@ from geoseg.pipeline import segment_file
 from geoseg.raster.reader import Pixels
 
 EXACT = ["unet", "deeplabv3plus-local"]
+ENGINES = ["torch", "openvino"]
 
 
 @pytest.fixture(params=[1, 2])
@@ -29,12 +30,13 @@ def threads(request: pytest.FixtureRequest) -> Iterator[int]:
     torch.set_num_threads(before)
 
 
-def expected_cover(model: Model, pixels: NDArray[np.uint8]) -> Cover:
+def expected_cover(model: Model, pixels: NDArray[np.uint8], engine: str = "torch") -> Cover:
     """From one pass over the scene reflected outward by the exact halo."""
-    logits = whole_pass(model, pixels, halo=model.card.exact_halo_px)
-    spread = torch.from_numpy(np.ascontiguousarray(np.moveaxis(logits, 0, -1))).softmax(-1).numpy()
-    ids = np.array(model.card.legend.ids, np.uint8)
-    return Cover(ids[spread.argmax(-1)], spread.max(-1), np.moveaxis(spread, -1, 0))
+    logits = torch.from_numpy(whole_pass(model, pixels, halo=model.card.exact_halo_px, engine=engine))
+    channel, confidence, spread = Predictor(model, Backend("cpu", "float32")).reduce(logits, probabilities=True)
+    assert np.array_equal(channel, logits.argmax(0))
+    np.testing.assert_allclose(spread, logits.softmax(0), atol=1e-6)
+    return Cover(np.array(model.card.legend.ids, np.uint8)[channel], confidence, spread)
 
 
 def assert_same(found: Cover, expected: Cover) -> None:
@@ -43,17 +45,19 @@ def assert_same(found: Cover, expected: Cover) -> None:
         assert same, f"{name} differs in {(a != b).sum()} of {a.size} numbers"
 
 
+@pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("architecture", EXACT)
 @pytest.mark.parametrize("shape", [(1, 1), (1, 97), (7, 5), (61, 101)])
-def test_stitched_is_the_whole_scene_for_any_chip(architecture: str, shape: tuple[int, int]) -> None:
+def test_stitched_is_the_whole_scene_for_any_chip(architecture: str, shape: tuple[int, int], engine: str) -> None:
     model = tiny_model(architecture)
     pixels = pixels_of(shape)
-    expected = expected_cover(model, pixels)
+    expected = expected_cover(model, pixels, engine)
     if shape == (61, 101):
         assert len(np.unique(expected.class_map)) >= 4  # else this test would say little
     halo, stride = model.card.exact_halo_px, model.card.output_stride
     for cores in (3, 5, 16) if max(shape) < 100 else (5, 16, 26):
-        assert_same(segmented(model, pixels, chip=2 * halo + cores * stride, halo=halo, block=10_000), expected)
+        chip = 2 * halo + cores * stride
+        assert_same(segmented(model, pixels, chip=chip, halo=halo, block=10_000, engine=engine), expected)
 
 
 @pytest.mark.parametrize("architecture", EXACT)
@@ -110,12 +114,12 @@ def test_files_of_one_and_two_processes_are_identical(tmp_path: Path) -> None:
     shape, block = (131, 149), 32
     scene = write_rgb(tmp_path / "scene.tif", shape, seed=4)
     model = tiny_model()
-    expected = expected_cover(model, pixels_of(shape, seed=4))
+    expected = expected_cover(model, pixels_of(shape, seed=4), "openvino")
     written = {}
     for workers in (1, 2):
         folder = tmp_path / str(workers)
         folder.mkdir()
-        run = RunOptions(device="cpu", precision="float32", chip=96, block=block, workers=workers)
+        run = RunOptions(device="cpu", precision="float32", engine="openvino", chip=96, block=block, workers=workers)
         summary = segment_file(scene, folder / "cover.tif", model=model, run=run, confidence=folder / "confidence.tif")
         assert len(summary.blocks) == workers, f"computed by processes {summary.blocks}"
         assert sum(summary.blocks.values()) == -(-shape[0] // block) * -(-shape[1] // block)
@@ -232,7 +236,6 @@ def test_cuda_and_cpu_differ_where_both_hesitate() -> None:
     pixels = RGB(pixels_of((512, 512), seed=1), np.ones((512, 512), np.bool_))
     cpu = Predictor(model, Backend("cpu", "float32")).logits(pixels).numpy()
     cuda = Predictor(model, Backend("cuda", "float32")).logits(pixels).cpu().numpy()
-    Predictor(model, Backend("cpu", "float32"))  # bring the shared network back
     different = cpu.argmax(0) != cuda.argmax(0)
     best = np.sort(cpu, axis=0)[-2:, different]
     assert different.mean() <= 1e-5

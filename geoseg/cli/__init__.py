@@ -8,10 +8,10 @@ from typing import Annotated
 
 import typer
 
-from geoseg.cli import demo, info, models, segment, vectorize
+from geoseg.cli import demo, info, models, plan, segment, vectorize
 from geoseg.errors import GeosegError
 
-INTERRUPTED = 130  # the exit code that typer makes of Ctrl-C
+STOPPED = (130, 143)  # the exit codes of Ctrl-C, from typer, and of SIGTERM
 
 app = typer.Typer(
     name="geoseg",
@@ -21,6 +21,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("info")(info.info)
+app.command("plan")(plan.plan)
 app.command("segment")(segment.segment)
 app.command("vectorize")(vectorize.vectorize)
 app.command("models")(models.models)
@@ -50,7 +51,7 @@ def main() -> None:
     try:
         app(["--debug", *arguments] if debug else arguments, prog_name="geoseg")
     except SystemExit as stop:
-        if stop.code == INTERRUPTED:
+        if stop.code in STOPPED:
             typer.echo("Stopped. Run the same command again to go on; finished blocks are kept.", err=True)
         raise
     except GeosegError as error:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from inspect import Parameter, Signature, signature
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from geoseg.errors import InputError
 
 if TYPE_CHECKING:
+    from geoseg.inference.plan import RunOptions
     from geoseg.pipeline import Progress
     from geoseg.raster.reader import SceneOptions
 
@@ -28,7 +30,71 @@ Gsd = Annotated[
     float | None, typer.Option("--gsd", help="Pixel size on the ground in metres, if the file does not tell.")
 ]
 Scenes = Annotated[list[str], typer.Argument(help="File, VRT, URL, catalog.yaml#name, or several files on one grid.")]
+ModelName = Annotated[str, typer.Option("--model", help="Name (see `geoseg models`) or path of a model bundle.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace outputs that exist.")]
+
+
+_LAZY = {"SceneOptions": object, "RunOptions": object} | globals()  # their modules load when a command runs
+
+
+def reads_and_runs(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options of every scene and run; it gets them as two values, `reading` and `run`."""
+    own = [
+        p
+        for p in signature(command, eval_str=True, globals=_LAZY | command.__globals__).parameters.values()
+        if p.name not in ("reading", "run")
+    ]
+    shared = list(signature(_reading_and_run, eval_str=True, globals=_LAZY).parameters.values())
+
+    def with_options(**given: Any) -> None:
+        reading, run = _reading_and_run(**{option.name: given.pop(option.name) for option in shared})
+        command(**given, reading=reading, run=run)
+
+    parameters = [parameter.replace(kind=Parameter.KEYWORD_ONLY) for parameter in own + shared]
+    with_options.__name__, with_options.__doc__ = command.__name__, command.__doc__
+    with_options.__signature__ = Signature(parameters)  # type: ignore[attr-defined]
+    with_options.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return with_options
+
+
+def _reading_and_run(
+    *,
+    bands: Bands = None,
+    nodata: Nodata = None,
+    valid_mask: ValidMask = None,
+    scale: Scale = None,
+    offset: Offset = None,
+    gsd: Gsd = None,
+    aoi: Annotated[str | None, typer.Option(help="Polygons; only what lies within is segmented.")] = None,
+    resample: Annotated[bool, typer.Option("--resample", help="Work at the model's resolution if need be.")] = False,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    precision: Annotated[str, typer.Option(help="auto, float32 or bfloat16.")] = "auto",
+    engine: Annotated[str, typer.Option(help="auto, torch, openvino or onnxruntime.")] = "auto",
+    chip: Annotated[int | None, typer.Option(help="Side of a chip in pixels.")] = None,
+    halo: Annotated[str | None, typer.Option(help="Pixels of context around a core, or 'exact'.")] = None,
+    block: Annotated[int | None, typer.Option(help="Side of a block in pixels; rounded down to whole cores.")] = None,
+    memory: Annotated[float | None, typer.Option(help="What the run may hold in memory, in GB.")] = None,
+    workers: Annotated[int, typer.Option(help="Processes.")] = 1,
+    scheduler: Annotated[
+        str | None, typer.Option(help="Address (tcp://host:port) or scheduler file of a dask cluster that computes.")
+    ] = None,
+) -> tuple[SceneOptions, RunOptions]:
+    from geoseg.inference.plan import RunOptions
+
+    run = RunOptions(
+        aoi=aoi,
+        resample=resample,
+        device=device,
+        precision=precision,
+        engine=engine,
+        chip=chip,
+        halo=parse_halo(halo),
+        block=block,
+        memory_gb=memory,
+        workers=workers,
+        scheduler=scheduler,
+    )
+    return scene_options(bands, nodata, valid_mask, scale, offset, gsd), run
 
 
 def scene_options(
@@ -44,6 +110,15 @@ def scene_options(
 
     mask = None if valid_mask is None else str(valid_mask)
     return SceneOptions(parse_bands(bands), nodata, mask, scale, offset, gsd)
+
+
+def parse_halo(text: str | None) -> int | Literal["exact"] | None:
+    if text is None or text == "exact":
+        return "exact" if text else None
+    try:
+        return int(text)
+    except ValueError:
+        raise InputError(f"--halo is a number of pixels or 'exact', not {text!r}.") from None
 
 
 def parse_bands(text: str | None) -> dict[str, str] | None:

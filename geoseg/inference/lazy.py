@@ -45,7 +45,7 @@ def segment(
     scale, offset = scene.attrs.get("scale"), scene.attrs.get("offset")
     normalization = normalization_for(card, bands, str(scene.dtype), scale=scale, offset=offset)
     plan = Plan.of((scene.sizes["y"], scene.sizes["x"]), card, run or RunOptions())
-    segmenter = Segmenter(plan.grid, normalization, Predictor(model, plan.backend), probabilities)
+    segmenter = Segmenter(plan.grid, normalization, Predictor(model, plan.backend), probabilities=probabilities)
     names = [str(name) for name in scene.band.values]
     return _dataset(scene, [names.index(band) for band in bands], segmenter)
 

@@ -1,24 +1,33 @@
-"""Chips to logits: the only place that names a device or a precision."""
+"""Chips to logits: with engines.py the only place that names a device, a precision or an engine."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import logging
+import threading
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from threading import Lock
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
 
-from geoseg.errors import InputError
-from geoseg.models import Model
+from geoseg.errors import GeosegError, InputError
+from geoseg.inference.engines import Engine, OpenVinoEngine, TorchEngine, openvino_is_installed
+from geoseg.models import Model, ModelCard
+from geoseg.models.onnx import ONNX, serves_cuda
+from geoseg.raster.normalize import Normalization
+from geoseg.raster.reader import Pixels
 
+log = logging.getLogger(__name__)
 DEVICES = ("auto", "cpu", "cuda")
 PRECISIONS = ("auto", "float32", "bfloat16")
+ENGINES = ("auto", "torch", "openvino", "onnxruntime")
+RULES = "spectral-index"  # no convolutions: nothing that compiling would make faster
+MAX_BATCH = 16
+IN_FLIGHT = 2  # batches on a CUDA device: one is computed while the other is copied
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,41 +36,54 @@ class Backend:
 
     device: str
     precision: str
+    engine: str = "torch"
 
     @classmethod
-    def resolve(cls, device: str = "auto", precision: str = "auto") -> Backend:
+    def resolve(
+        cls, device: str = "auto", precision: str = "auto", engine: str = "auto", *, card: ModelCard | None = None
+    ) -> Backend:
         """The fastest of this machine that the request allows.
 
+        Args:
+            device: auto, cpu or cuda.
+            precision: auto, float32 or bfloat16.
+            engine: auto, torch, openvino or onnxruntime.
+            card: of the model that is to run; None for a torch network.
+
         Raises:
-            InputError: an unknown value, or a device that is not there.
+            InputError: an unknown value, or a device or package that is not there.
         """
-        for what, value, known in (("Device", device, DEVICES), ("Precision", precision, PRECISIONS)):
-            if value not in known:
-                raise InputError(f"{what} {value!r} is unknown; use one of {', '.join(known)}.")
-        if device == "cuda" and not torch.cuda.is_available():
-            raise InputError("Device 'cuda' was asked for, and torch finds none here; use --device cpu or auto.")
-        device = device if device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
+        is_onnx = card is not None and card.architecture.name == ONNX
+        _check_request(device, precision, engine, is_onnx)
+        if device == "auto":
+            usable = torch.cuda.is_available() and engine != "openvino" and (not is_onnx or serves_cuda())
+            device = "cuda" if usable else "cpu"
+        if engine == "auto":
+            engine = _fastest(device, card)
         if precision == "auto":
-            precision = "bfloat16" if _bfloat16_is_native(device) else "float32"
-        return cls(device, precision)
+            native = engine != "onnxruntime" and _bfloat16_is_native(device)
+            precision = "bfloat16" if native else "float32"
+        if (engine, precision) == ("onnxruntime", "bfloat16"):
+            raise InputError("Engine 'onnxruntime' computes in float32; use --precision float32, or --engine openvino.")
+        return cls(device, precision, engine)
 
 
 class Reduced(NamedTuple):
     """What is kept of logits.
 
     Attributes:
-        channel: (height, width) uint8, the likeliest.
-        confidence: (height, width) float32, its probability.
-        probabilities: (class, height, width) float32; None unless asked for.
+        channel: (..., height, width) uint8, the likeliest.
+        confidence: (..., height, width) float32, its probability; None unless asked for.
+        probabilities: (..., class, height, width) float32; None unless asked for.
     """
 
     channel: NDArray[np.uint8]
-    confidence: NDArray[np.float32]
+    confidence: NDArray[np.float32] | None
     probabilities: NDArray[np.float32] | None
 
 
 class Predictor:
-    """A network on a device. One chip at a time goes through it, whoever asks: reading and writing overlap instead.
+    """A network on a device, for any number of threads: they take turns at it, and read and write meanwhile.
 
     Args:
         model: the bundle.
@@ -80,78 +102,209 @@ class Predictor:
         self._start()
 
     def _start(self) -> None:
-        self._lock = Lock()
-        self._network = self.model.network.to(self.backend.device).to(memory_format=self._memory_format).eval()
+        self._turns = threading.BoundedSemaphore(IN_FLIGHT if self.is_cuda else 1)
+        self._starting = threading.Lock()
+        self._started: Engine | None = None
+        self._batch: int | None = None if self.is_cuda else 1
+        self._streams = threading.local()
 
     @property
-    def _memory_format(self) -> torch.memory_format:
-        """Channels last is faster, but on the CPU oneDNN then adds up in another order where features are large."""
-        exact = self.backend.device == "cpu" and self.backend.precision == "float32"
-        return torch.contiguous_format if exact else torch.channels_last
+    def is_cuda(self) -> bool:
+        return self.backend.device == "cuda"
+
+    @property
+    def engine(self) -> Engine:
+        """The network as it runs; made when first used, as a predictor that only travels needs none."""
+        with self._starting:
+            if self._started is None:
+                if self.backend.engine == "openvino":
+                    bands = len(self.model.card.bands)
+                    self._started = OpenVinoEngine(self.model.network, bands, self.backend.precision)
+                else:
+                    self._started = TorchEngine(self.model.network, self.backend.device, self.backend.precision)
+            return self._started
+
+    def batch(self, side: int) -> int:
+        """How many chips of `side` pixels to hand over at once: 1 on the CPU, else what the device's memory holds."""
+        if self._batch is None:
+            with self._turns:
+                self._batch = self._probe(side)
+        return self._batch
 
     def logits(self, chip: NDArray[np.float32]) -> Tensor:
-        """Logits (class, height, width) float32, on the device, of a normalized chip (band, height, width)."""
-        batch = torch.from_numpy(chip)[None].to(self.backend.device, memory_format=self._memory_format)
-        with self._lock, torch.inference_mode(), self._arithmetic():
-            logits: Tensor = self._network(batch)[0].float()
-        return logits
+        """Logits (class, height, width) float32, on the device, of one normalized chip (band, height, width)."""
+        with self._turns:
+            return self.engine(torch.from_numpy(chip)[None].to(self.backend.device))[0].clone()
 
-    def _arithmetic(self) -> AbstractContextManager[Any]:
-        if self.backend.precision == "bfloat16":
-            return torch.autocast(self.backend.device, torch.bfloat16)
-        one_kernel = self.backend.device == "cpu" and torch.backends.mkldnn.is_available()
-        return _OneKernel() if one_kernel else nullcontext()
+    def predict(self, chips: Sequence[Pixels], normalization: Normalization, *, margin: int = 0) -> Tensor:
+        """Logits (chip, class, height - 2 margin, width - 2 margin) float32, on the device.
 
-    def reduce(self, logits: Tensor, *, probabilities: bool = False) -> Reduced:
-        """The likeliest channel, its probability, and all probabilities if asked.
+        They are good until the same thread's next call. Where the device is out of memory, fewer chips at once are
+        tried, and at last quarters of one, each with `margin` pixels around it.
 
         Args:
-            logits: (class, height, width), any device.
+            chips: pixels as stored and their validity, all of one size.
+            normalization: of the scene's bands.
+            margin: pixels to cut from each side.
+        """
+        with self._on_device():
+            try:
+                return self._forward(chips, normalization, margin)
+            except torch.OutOfMemoryError:
+                torch.cuda.empty_cache()
+            if len(chips) > 1:
+                self._batch = max(1, len(chips) // 2)
+                log.warning("The device is out of memory with %d chips at once; going on with fewer.", len(chips))
+                halves = chips[: self._batch], chips[self._batch :]
+                return torch.cat([self.predict(half, normalization, margin=margin) for half in halves])
+            return self._in_quarters(chips[0], normalization, margin)
+
+    def reduce(self, logits: Tensor, *, confidence: bool = True, probabilities: bool = False) -> Reduced:
+        """The likeliest channel, and what is asked for of the probabilities.
+
+        Args:
+            logits: (..., class, height, width), any device.
+            confidence: whether to keep the probability of the likeliest.
             probabilities: whether to keep them all.
         """
-        with torch.inference_mode():
-            # Classes last, so that each pixel is a row of its own: along any other axis torch takes pixels by the
-            # eight, and rounds the remaining few otherwise.
-            spread = logits.movedim(0, -1).softmax(-1)  # (height, width, class)
-            confidence, channel = spread.max(-1)
-            return Reduced(
-                channel.to(torch.uint8).cpu().numpy(),
-                confidence.cpu().numpy(),
-                spread.movedim(-1, 0).cpu().numpy() if probabilities else None,
+        with torch.inference_mode(), self._on_device():
+            planes = logits.unbind(-3)
+            top = planes[0].clone()
+            channel = torch.zeros(top.shape, dtype=torch.uint8, device=top.device)
+            better = torch.empty(top.shape, dtype=torch.bool, device=top.device)
+            for number, plane in enumerate(planes[1:], 1):
+                channel.masked_fill_(torch.gt(plane, top, out=better), number)
+                torch.maximum(top, plane, out=top)
+            kept = Reduced(channel.cpu().numpy(), None, None)
+            if confidence or probabilities:
+                share = _share_of_top(planes, top)
+                if confidence:
+                    kept = kept._replace(confidence=share.cpu().numpy())
+                if probabilities:
+                    spread = torch.stack([(plane - top).exp_().mul_(share) for plane in planes], -3)
+                    kept = kept._replace(probabilities=spread.cpu().numpy())
+            return kept
+
+    def _forward(self, chips: Sequence[Pixels], normalization: Normalization, margin: int) -> Tensor:
+        engine = self.engine
+        if not self.is_cuda:  # normalized outside the turn, while another thread computes
+            batch = torch.from_numpy(np.stack([normalization(*chip) for chip in chips]))
+        with self._turns:
+            if self.is_cuda:
+                batch = normalized_on(torch.device(self.backend.device), chips, normalization)
+            logits = engine(batch)
+            height, width = logits.shape[-2:]
+            kept = logits[..., margin : height - margin, margin : width - margin]
+            if self.is_cuda:
+                torch.cuda.current_stream().synchronize()
+        return kept
+
+    def _in_quarters(self, chip: Pixels, normalization: Normalization, margin: int) -> Tensor:
+        card = self.model.card
+        stride = card.output_stride
+        kept = chip.valid.shape[0] - 2 * margin
+        half = kept // 2 // stride * stride
+        if half < stride or card.fixed_chip:
+            raise GeosegError(
+                f"The device has too little memory for one chip of {chip.valid.shape[0]} pixels; "
+                "use --device cpu, or free memory on the device."
             )
+        log.warning("The device is out of memory with one chip; going on with quarters of it.")
+        spans = [(0, half), (half, kept)]
+
+        def quarter(rows: tuple[int, int], cols: tuple[int, int]) -> Tensor:
+            height, width = (-(-(stop - start + 2 * margin) // stride) * stride for start, stop in (rows, cols))
+            around = slice(rows[0], rows[0] + height), slice(cols[0], cols[0] + width)
+            part = Pixels(chip.values[:, *around], chip.valid[around])
+            logits = self.predict([part], normalization, margin=margin)
+            return logits[..., : rows[1] - rows[0], : cols[1] - cols[0]].clone()
+
+        rows = [torch.cat([quarter(down, across) for across in spans], -1) for down in spans]
+        return torch.cat(rows, -2)
+
+    def _probe(self, side: int) -> int:
+        """The largest power of two whose chips, `IN_FLIGHT` times, fill at most four fifths of the free memory."""
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        chip = torch.zeros(1, len(self.model.card.bands), side, side, device=self.backend.device)
+        try:
+            self.engine(chip)
+        except torch.OutOfMemoryError:
+            return 1
+        used = max(1, torch.cuda.max_memory_allocated() - before)
+        torch.cuda.empty_cache()
+        fits = int(0.8 * torch.cuda.mem_get_info()[0] / used / IN_FLIGHT)
+        return max(1, min(MAX_BATCH, 1 << max(0, fits.bit_length() - 1)))
+
+    def _on_device(self) -> AbstractContextManager[Any]:
+        """A stream for each thread, so that one copies while the other computes."""
+        if not self.is_cuda:
+            return nullcontext()
+        if not hasattr(self._streams, "stream"):
+            self._streams.stream = torch.cuda.Stream()
+        stream: AbstractContextManager[Any] = torch.cuda.stream(self._streams.stream)
+        return stream
 
 
-class _OneKernel(TorchFunctionMode):
-    """Sends every float32 convolution on the CPU to oneDNN.
-
-    Left alone, torch takes a kernel that rounds otherwise where a chip's features are small (20480 numbers) and for
-    1 x 1 convolutions on one thread: `use_mkldnn` in ATen/native/Convolution.cpp. The bits would then depend on the
-    size of the chip and on the number of threads.
-    """
-
-    def __torch_function__(
-        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        return (_convolve if func is torch.conv2d else func)(*args, **(kwargs or {}))
-
-
-def _convolve(
-    input: Tensor,
-    weight: Tensor,
-    bias: Tensor | None = None,
-    stride: int | Sequence[int] = 1,
-    padding: int | Sequence[int] | str = 0,
-    dilation: int | Sequence[int] = 1,
-    groups: int = 1,
-) -> Tensor:
-    """torch.conv2d, by oneDNN whatever the size."""
-    if isinstance(padding, str) or input.dtype != torch.float32:
-        return torch.conv2d(input, weight, bias, stride, padding, dilation, groups)
-    return torch.mkldnn_convolution(input, weight, bias, _pair(padding), _pair(stride), _pair(dilation), groups)
+def _check_request(device: str, precision: str, engine: str, is_onnx: bool) -> None:
+    for what, value, known in (
+        ("Device", device, DEVICES),
+        ("Precision", precision, PRECISIONS),
+        ("Engine", engine, ENGINES),
+    ):
+        if value not in known:
+            raise InputError(f"{what} {value!r} is unknown; use one of {', '.join(known)}.")
+    if device == "cuda" and not torch.cuda.is_available():
+        raise InputError("Device 'cuda' was asked for, and torch finds none here; use --device cpu or auto.")
+    if device == "cuda" and is_onnx and not serves_cuda():
+        raise InputError("ONNX Runtime has no CUDA here; pip install onnxruntime-gpu, or use --device cpu.")
+    if engine == "openvino" and not openvino_is_installed():
+        raise InputError("Engine 'openvino' is not installed; pip install 'geoseg[cpu]', or use --engine torch.")
+    if engine == "openvino" and device == "cuda":
+        raise InputError("Engine 'openvino' runs on the CPU only; use --engine torch with --device cuda.")
+    if engine == ("torch" if is_onnx else "onnxruntime"):
+        others = "onnxruntime or openvino" if is_onnx else "torch or openvino"
+        raise InputError(f"Engine {engine!r} cannot run this model; use {others}.")
 
 
-def _pair(value: int | Sequence[int]) -> Sequence[int]:
-    return (value, value) if isinstance(value, int) else value
+def _share_of_top(planes: Sequence[Tensor], top: Tensor) -> Tensor:
+    """Softmax of the likeliest channel. Plane by plane: a pixel's bits do not depend on those beside it."""
+    total, power = torch.zeros_like(top), torch.empty_like(top)
+    for plane in planes:
+        torch.sub(plane, top, out=power)
+        total.add_(power.exp_())
+    return total.reciprocal_()
+
+
+def normalized_on(device: torch.device, chips: Sequence[Pixels], normalization: Normalization) -> Tensor:
+    """What Normalization does, computed on a device: stored numbers are fewer bytes to copy there."""
+    values = _copied(np.stack([chip.values for chip in chips]), device).float()
+    valid = torch.ones((), dtype=torch.bool, device=device)
+    if not all(chip.valid.all() for chip in chips):
+        valid = _copied(np.stack([chip.valid for chip in chips]), device)[:, None]
+    gain, shift = (torch.from_numpy(numbers).to(device)[:, None, None] for numbers in normalization.gain_and_shift)
+    normalized = values * gain + shift
+    normalized = torch.where(valid & normalized.isfinite(), normalized, 0.0)
+    if all(normalization.present):
+        return normalized
+    batch = normalized.new_full((len(chips), len(normalization.present), *values.shape[-2:]), torch.nan)
+    batch[:, torch.tensor(normalization.present, device=device)] = normalized
+    return batch
+
+
+def _copied(array: NDArray[Any], device: torch.device) -> Tensor:
+    """On the device; through pinned memory, and without waiting, where it is another."""
+    tensor = torch.from_numpy(array)
+    return tensor if device.type == "cpu" else tensor.pin_memory().to(device, non_blocking=True)
+
+
+def _fastest(device: str, card: ModelCard | None) -> str:
+    """OpenVINO on the CPU where it is installed, but for index rules."""
+    name = "" if card is None else card.architecture.name
+    if device == "cpu" and card is not None and name != RULES and openvino_is_installed():
+        return "openvino"
+    return "onnxruntime" if name == ONNX else "torch"
 
 
 def _bfloat16_is_native(device: str) -> bool:

@@ -1,0 +1,60 @@
+"""geoseg plan: what a run will cost, before it starts."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from geoseg.cli import options
+
+if TYPE_CHECKING:
+    from geoseg.inference.plan import RunOptions
+    from geoseg.pipeline import Forecast
+    from geoseg.raster.reader import SceneOptions
+
+
+@options.reads_and_runs
+def plan(
+    scenes: options.Scenes,
+    model: options.ModelName = "landcover-rgb",
+    confidence: Annotated[bool, typer.Option("--confidence", help="As if confidence were written too.")] = False,
+    probabilities: Annotated[bool, typer.Option("--probabilities", help="As if they were written too.")] = False,
+    *,
+    reading: SceneOptions,
+    run: RunOptions,
+) -> None:
+    """Say what `geoseg segment` would do with the same options: chips, memory, time, size. Nothing is written."""
+    from geoseg.pipeline import plan_file
+
+    forecast = plan_file(
+        options.one_or_many(scenes),
+        model=model,
+        confidence=confidence,
+        probabilities=probabilities,
+        reading=reading,
+        run=run,
+    )
+    typer.echo(_text(forecast))
+
+
+def _text(forecast: Forecast) -> str:
+    grid, backend = forecast.plan.grid, forecast.plan.backend
+    time = "not known, as other machines compute" if forecast.seconds is None else _duration(forecast.seconds)
+    return "\n".join(
+        [
+            f"output   {forecast.shape[1]} x {forecast.shape[0]} px, {forecast.output_bytes / 1e6:.1f} MB at most",
+            f"chips    {forecast.chips} of {grid.chip} px: cores of {grid.core} px, halo {grid.halo} px, "
+            f"ramp {grid.ramp} px; {100 * forecast.extra_pixels:.0f} % more pixels than the scene has",
+            f"blocks   {forecast.blocks} of {grid.block_side} px",
+            f"backend  {backend.engine} on {backend.device}, {backend.precision}",
+            f"memory   {forecast.memory_bytes / 1e9:.2f} GB at most, with {forecast.plan.workers} worker(s)",
+            f"time     {time}",
+        ]
+    )
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"about {seconds:.0f} s"
+    return f"about {seconds / 60:.0f} min" if seconds < 5400 else f"about {seconds / 3600:.1f} h"
