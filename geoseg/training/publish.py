@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from geoseg.grid import ChipGrid, Window
 from geoseg.inference.fit import normalization_for
+from geoseg.inference.plan import little_waste
 from geoseg.inference.predictor import Backend, Predictor
 from geoseg.inference.segment import Segmenter
 from geoseg.models import Model, load_model, save_model
@@ -54,7 +55,8 @@ def publish(
     chips = _chips(places, normalization_for(stored.card, _band_names(stored), "uint8"), exact, halo_chips)
     halo = smallest_halo(stored.network, chips, output_stride=stride, exact=exact)
     log.info("receptive field %d px, halo %d px", reach, halo)
-    card = stored.card.model_copy(update={"halo_px": halo})
+    chip = max(stored.card.chip_px, little_waste(halo, stride))
+    card = stored.card.model_copy(update={"halo_px": halo, "chip_px": chip})
     stored = Model(stored.network, card)
     scores = {place: score(stored, scenes, names, coarse) for place, scenes in places.items()}
     save_model(Model(stored.network, card.model_copy(update={"scores": scores})), folder)
@@ -66,7 +68,7 @@ def score(model: Model, scenes: Sequence[ArrayScene], names: Sequence[str], coar
     matrix = Confusion(names)
     channel = np.full(256, 255, np.uint8)
     channel[list(model.card.legend.ids)] = np.arange(len(model.card.legend.ids))
-    predictor = Predictor(model, Backend.resolve(precision="float32"))
+    predictor = Predictor(model, Backend.resolve(precision="float32", card=model.card))
     for scene in scenes:
         for window, class_map in _segmented(predictor, scene):
             rows, cols = window.slices
@@ -80,7 +82,9 @@ def _segmented(predictor: Predictor, scene: ArrayScene) -> Iterator[tuple[Window
     grid = ChipGrid.of(
         scene.shape, chip=card.chip_px, halo=card.halo_px, output_stride=card.output_stride, block=card.chip_px
     )
-    segmenter = Segmenter(grid, normalization_for(card, _band_names(predictor.model), "uint8"), predictor)
+    segmenter = Segmenter(
+        grid, normalization_for(card, _band_names(predictor.model), "uint8"), predictor, confidence=False
+    )
 
     def read(window: Window) -> Pixels:
         pixels, _ = scene.read(window)
