@@ -26,7 +26,7 @@ $(VENV)/bin/python:
 
 $(VENV)/.installed: $(SOURCES) | $(VENV)/bin/python
 	@echo "Installing geoseg and what it needs into $(VENV); the first time takes minutes and some GB."
-	$(INSTALL) .
+	$(INSTALL) ".[cpu]"
 	@touch "$@"
 
 $(VENV)/.installed-test: $(SOURCES) | $(VENV)/bin/python
