@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from geoseg._lazy import getattr_of
 
 if TYPE_CHECKING:
     from geoseg.catalog import load_catalog, open_scene
@@ -11,8 +12,9 @@ if TYPE_CHECKING:
     from geoseg.inference.lazy import segment
     from geoseg.inference.plan import RunOptions
     from geoseg.legend import Legend
-    from geoseg.models.bundle import Model, list_models, load_model, save_model
+    from geoseg.models.bundle import Model, load_model, save_model
     from geoseg.models.card import ModelCard
+    from geoseg.models.find import list_models
     from geoseg.pipeline import plan_file, segment_file, vectorize_file
     from geoseg.raster.reader import SceneOptions
     from geoseg.synthetic import SyntheticScene, write_scene
@@ -28,7 +30,7 @@ _HOMES = {
     "vectorize_file": "pipeline",
     "SceneOptions": "raster.reader",
     "RunOptions": "inference.plan",
-    "list_models": "models.bundle",
+    "list_models": "models.find",
     "save_model": "models.bundle",
     "Model": "models.bundle",
     "ModelCard": "models.card",
@@ -65,12 +67,7 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module 'geoseg' has no attribute {name!r}")
-    value = getattr(import_module(f"geoseg.{_HOMES[name]}"), name)
-    globals()[name] = value
-    return value
+__getattr__ = getattr_of(__name__, _HOMES)
 
 
 def __dir__() -> list[str]:

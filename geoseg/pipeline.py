@@ -14,23 +14,24 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from geoseg.catalog import default_catalog, open_named_reader
 from geoseg.errors import InputError
 from geoseg.grid import Block
 from geoseg.inference.fit import check_gsd, normalization_for, used_bands
-from geoseg.inference.job import Job, Scene, SegmentBlock
-from geoseg.inference.plan import Plan, RunOptions
-from geoseg.inference.run import run_blocks
-from geoseg.inference.seams import WARNING as SEAM_WARNING
-from geoseg.inference.seams import Seams
-from geoseg.models import Model, ModelCard, list_models, load_card, load_model
+from geoseg.models import ModelCard, list_models, load_card
 from geoseg.raster.cog import Layer, is_current, write_cog
 from geoseg.raster.disk import check_disk_space, check_output
 from geoseg.raster.reader import SceneOptions, SceneReader
 from geoseg.raster.staging import BlockLayout, Staging, canonical_json, discard_leftovers
 from geoseg.vector import VectorOptions, VectorSummary, vectorize_raster
+
+if TYPE_CHECKING:  # what computes brings torch with it, and loads where it is needed
+    from geoseg.inference.job import Job, Scene
+    from geoseg.inference.plan import Plan, RunOptions
+    from geoseg.inference.seams import Seams
+    from geoseg.models import Model
 
 log = logging.getLogger(__name__)
 Progress = Callable[[str, int, int], None]  # step, pixels done, pixels in all
@@ -86,9 +87,8 @@ def segment_file(
         InputError: the scene, the model, an option or an output cannot be used; nothing was written.
         GeosegError: reading, computing or writing failed; finished blocks are kept.
     """
-    run = run or RunOptions()
     kept = confidence is not None, probabilities is not None
-    job = Job.of(scene, load_model(model), reading or SceneOptions(), run, kept=kept)
+    job, run = _job(scene, model, reading, run, kept)
     layers = job.layers(Path(output), confidence, probabilities)
     if all(is_current(layer.path, job.digest) for layer in layers):
         discard_leftovers(layers[-1].path, job.digest)
@@ -149,9 +149,7 @@ def plan_file(
     Raises:
         InputError: the scene, the model or an option cannot be used.
     """
-    run = run or RunOptions()
-    kept = confidence, probabilities
-    job = Job.of(scene, load_model(model), reading or SceneOptions(), run, kept=kept)
+    job, run = _job(scene, model, reading, run, (confidence, probabilities))
     seconds = job.seconds_of_a_chip() if calibrate and run.scheduler is None else None
     extent = job.extent
     chips = len(job.plan.grid.cores(extent))
@@ -266,7 +264,26 @@ def _reason(card: ModelCard, reader: SceneReader) -> str:
     return ""
 
 
+def _job(
+    scene: Scene,
+    model: str | os.PathLike[str] | Model,
+    reading: SceneOptions | None,
+    run: RunOptions | None,
+    kept: tuple[bool, bool],
+) -> tuple[Job, RunOptions]:
+    from geoseg.inference.job import Job
+    from geoseg.inference.plan import RunOptions
+    from geoseg.models import load_model
+
+    run = run or RunOptions()
+    return Job.of(scene, load_model(model), reading or SceneOptions(), run, kept=kept), run
+
+
 def _segment(job: Job, layers: list[Layer], run: RunOptions, overwrite: bool, progress: Progress) -> RunSummary:
+    from geoseg.inference.job import SegmentBlock
+    from geoseg.inference.run import run_blocks
+    from geoseg.inference.seams import Seams
+
     started = time.perf_counter()
     summary = RunSummary([layer.path for layer in layers], pixels=job.extent.area)
     layout = job.layout
@@ -306,7 +323,9 @@ def _segment(job: Job, layers: list[Layer], run: RunOptions, overwrite: bool, pr
 
 
 def _warn_of_seams(job: Job, seams: Seams) -> None:
-    if seams.disagreement <= SEAM_WARNING:
+    from geoseg.inference.seams import WARNING
+
+    if seams.disagreement <= WARNING:
         return
     card = job.model.card
     remedy = f"--halo {card.exact_halo_px}" if card.position_independent else "a larger --chip and --halo"

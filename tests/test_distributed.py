@@ -28,8 +28,8 @@ from geoseg.inference import RunOptions
 from geoseg.inference import cluster as cluster_module
 from geoseg.inference import crew as crew_module
 from geoseg.inference import run as run_module
-from geoseg.inference.cluster import CPU_THREADS, GPU_THREADS, backend_on, threads_of
-from geoseg.inference.machine import Machine, gpu_of
+from geoseg.inference.cluster import backend_on
+from geoseg.inference.machine import CPU_THREADS, GPU_THREADS, Machine, gpu_of, threads_of
 from geoseg.inference.run import AHEAD, run_blocks
 from geoseg.pipeline import segment_file
 
@@ -149,7 +149,7 @@ def test_a_worker_killed_midway_is_replaced_and_nothing_listens_beyond_this_mach
 
         run_blocks(*arguments, finished=observe, **options)
 
-    monkeypatch.setattr("geoseg.pipeline.run_blocks", run_and_kill)
+    monkeypatch.setattr("geoseg.inference.run.run_blocks", run_and_kill)
     summary = segment_file(scene, tmp_path / "cover.tif", model=tiny_model(), run=run_options(workers=2))
     assert killed
     assert os.getpid() not in summary.blocks

@@ -14,6 +14,7 @@ import geoseg
 
 ROOT = Path(geoseg.__file__).parent
 ORDER = [
+    "_lazy",
     "errors",
     "legend",
     "grid",
@@ -80,9 +81,17 @@ def test_the_grid_knows_nothing_but_numpy() -> None:
             assert not name.startswith("geoseg.") or name.startswith(("geoseg.grid", "geoseg.errors"))
 
 
-@pytest.mark.parametrize("code", ["import geoseg", "import geoseg.cli"])
-def test_light_imports(code: str) -> None:
-    heavy = ("torch", "rasterio", "dask", "geopandas", "matplotlib", "xarray")
+@pytest.mark.parametrize(
+    ("code", "heavy"),
+    [
+        ("import geoseg", ["torch", "rasterio", "dask", "geopandas", "matplotlib", "xarray"]),
+        ("import geoseg.cli", ["torch", "rasterio", "dask", "geopandas", "matplotlib", "xarray"]),
+        ("import geoseg.models; geoseg.models.load_card(geoseg.list_models()['landcover-rgb'])", ["torch", "rasterio"]),
+        ("from geoseg import vectorize_file", ["torch", "distributed"]),
+        ("import geoseg.inference.job", ["distributed", "timm", "segmentation_models_pytorch"]),
+    ],
+)
+def test_light_imports(code: str, heavy: list[str]) -> None:
     probe = f"{code}; import sys; print([name for name in {heavy} if name in sys.modules])"
     found = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"

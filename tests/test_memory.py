@@ -15,7 +15,7 @@ from torch import nn
 
 from geoseg.errors import InputError
 from geoseg.inference import Plan, RunOptions
-from geoseg.inference.memory import network_bytes
+from geoseg.inference.memory import network_bytes, weight_bytes
 from geoseg.inference.plan import Load
 from geoseg.models import Model
 from geoseg.pipeline import plan_file
@@ -39,7 +39,8 @@ def planned(shape: tuple[int, int] = (40_000, 50_000), **options: object) -> Pla
 
 
 def test_what_is_alive_grows_with_the_chips_area() -> None:
-    small, large = (network_bytes(small_model(), side, "torch") for side in (128, 512))
+    weights = 2 * weight_bytes(small_model().network)
+    small, large = (network_bytes(small_model(), side, "torch") - weights for side in (128, 512))
     assert large == pytest.approx(16 * small, rel=0.01)
 
 
@@ -47,7 +48,8 @@ def test_alive_are_input_and_two_layers() -> None:
     network = nn.Sequential(nn.Conv2d(3, 8, 1), nn.Conv2d(8, 32, 1), nn.Conv2d(32, 6, 1))
     found = network_bytes(Model(network, small_card()), 100, "openvino")
     pixel = 100 * 100 * 4
-    assert found == pixel * (2 * 3 + 2 * 6) + int(1.15 * pixel * (3 + 8 + 32))
+    weights = 4 * (3 * 8 + 8 + 8 * 32 + 32 + 32 * 6 + 6)
+    assert found == 2 * weights + pixel * (2 * 3 + 2 * 6) + int(1.15 * pixel * (3 + 8 + 32))
 
 
 def test_memory_does_not_depend_on_the_scene() -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import os
 import signal
 import struct
 import threading
@@ -22,12 +21,10 @@ import dask
 from distributed import Client, LocalCluster, Security, connect
 
 from geoseg.errors import GeosegError, InputError
-from geoseg.inference.machine import listed
+from geoseg.inference.machine import CPU_THREADS, listed
 from geoseg.inference.predictor import Backend
 from geoseg.models import ModelCard
 
-CPU_THREADS = 2  # per process: one block is read or written while the network works on the other
-GPU_THREADS = 8  # a GPU is fast: more blocks must be read and written meanwhile
 CONNECT_SECONDS = 5.0  # in which a scheduler answers
 FIRST_SECONDS = 4.0  # in which its first worker shows up
 START_SECONDS = 120.0  # in which processes on this machine start
@@ -39,11 +36,6 @@ REMEDY = (
     "tls:// also needs the certificates in dask's configuration (distributed.comm.tls)"
 )
 LOGGERS = ("distributed", "tornado.application", "asyncio")
-
-
-def threads_of(device: str) -> int:
-    """Blocks that a process works on at once."""
-    return CPU_THREADS if device == "cpu" else min(GPU_THREADS, os.cpu_count() or 1)
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,8 +16,8 @@ import torch
 from distributed import Worker
 
 from geoseg.errors import GeosegError, InputError
-from geoseg.inference.cluster import Cluster, threads_of
-from geoseg.inference.machine import Machine, gpu_of, listed, report, versions, visible_gpus
+from geoseg.inference.cluster import Cluster
+from geoseg.inference.machine import Machine, gpu_of, listed, report, threads_of, versions, visible_gpus
 from geoseg.inference.predictor import Backend
 
 log = logging.getLogger(__name__)
@@ -67,6 +67,10 @@ class Crew:
         reports: dict[str, Any] = {}
         try:
             reports = self._reports(workers)
+        except Exception:
+            if self.cluster.client.status == "running":
+                raise
+            log.debug("The run ended before its new workers said what they are.")
         finally:
             self._answers.put((workers, reports))
 

@@ -16,7 +16,6 @@ from affine import Affine
 
 from geoseg.catalog import open_named_reader
 from geoseg.grid import Block, Window
-from geoseg.inference.cluster import backend_on
 from geoseg.inference.fit import check_gsd, normalization_for, used_bands
 from geoseg.inference.plan import Load, Plan, RunOptions
 from geoseg.inference.predictor import Predictor
@@ -66,6 +65,8 @@ class Job:
         reader = _open(scene, reading, model, resample=run.resample)
         backend = None
         if run.scheduler is not None:
+            from geoseg.inference.cluster import backend_on  # distributed takes a second to import
+
             backend = backend_on(run.scheduler, run.device, run.precision, run.engine, model.card)
         aoi = None
         if run.aoi is not None:

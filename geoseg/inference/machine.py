@@ -15,6 +15,8 @@ from dask.system import CPU_COUNT
 
 from geoseg.errors import InputError
 
+CPU_THREADS = 2  # per process: one block is read or written while the network works on the other
+GPU_THREADS = 8  # a GPU is fast: more blocks must be read and written meanwhile
 # What oneDNN's bfloat16 kernels are chosen by; older versions of torch do not know all.
 CPU_FEATURES = {"bfloat16": "_is_avx512_bf16_supported", "amx": "_is_amx_tile_supported"}
 
@@ -70,6 +72,11 @@ def listed(kinds: Mapping[str, Sequence[str]]) -> str:
         f"'{kind}' ({', '.join(workers[:3])}{f' and {len(workers) - 3} more' if len(workers) > 3 else ''})"
         for kind, workers in kinds.items()
     )
+
+
+def threads_of(device: str) -> int:
+    """Blocks that a process works on at once."""
+    return CPU_THREADS if device == "cpu" else min(GPU_THREADS, os.cpu_count() or 1)
 
 
 def gpu_of(worker: int, gpus: list[str]) -> str:

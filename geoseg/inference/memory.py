@@ -16,12 +16,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from geoseg.grid import ChipGrid
-from geoseg.models import Model
+from geoseg.models import Model, OnnxNetwork
 from geoseg.raster.handles import limit_gdal_cache
 
 MIB = 2**20
 BASE = 1100 * MIB  # a process with torch, OpenVINO, GDAL and dask, and a compiled network
 UNKNOWN_NETWORK = 2048  # bytes for each pixel of a chip, where a network cannot be traced (ONNX)
+WEIGHT_COPIES = 2  # the module's own and the engine's
 RESERVE = {"torch": 1.7, "openvino": 1.15}  # copies in other memory formats, scratch space, what the allocator loses
 
 
@@ -69,19 +70,27 @@ def block_bytes(grid: ChipGrid, *, pixel_bytes: int, layers: int, floats: int) -
 
 
 def network_bytes(model: Model, side: int, engine: str) -> int:
-    """Peak of what is alive while one chip of `side` pixels goes through the network, its input and logits included."""
+    """The weights, and the peak of what is alive while one chip of `side` pixels goes through, its logits included."""
     card = model.card
+    weights = WEIGHT_COPIES * weight_bytes(model.network)
     ends = side**2 * 4 * (2 * len(card.bands) + 2 * len(card.legend.classes))
     alive = _alive(model.network, (1, len(card.bands), side, side))
-    return int(ends + (side**2 * UNKNOWN_NETWORK if alive is None else RESERVE.get(engine, 1) * alive))
+    return int(weights + ends + (side**2 * UNKNOWN_NETWORK if alive is None else RESERVE.get(engine, 1) * alive))
+
+
+def weight_bytes(network: nn.Module) -> int:
+    """Size of the weights as they are in memory."""
+    if isinstance(network, OnnxNetwork):
+        return network.nbytes
+    return sum(tensor.nbytes for tensor in network.state_dict().values())
 
 
 def _alive(network: nn.Module, shape: tuple[int, ...]) -> int | None:
     """The largest sum of the sizes of tensors alive at once, from a run on the meta device; None if it has none."""
     try:
-        census = _Census()
+        census, copied = _Census(), copy.deepcopy(network).to("meta")
         with torch.inference_mode(), census:
-            copy.deepcopy(network).to("meta")(torch.empty(shape, device="meta"))
+            copied(torch.empty(shape, device="meta"))
     except (NotImplementedError, RuntimeError, TypeError):
         return None
     return census.most

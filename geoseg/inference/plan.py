@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from geoseg.errors import InputError
 from geoseg.grid import ChipGrid
-from geoseg.inference.cluster import threads_of
+from geoseg.inference.machine import threads_of
 from geoseg.inference.memory import Memory, block_bytes, network_bytes
 from geoseg.inference.predictor import Backend
 from geoseg.models import Model, ModelCard

@@ -15,8 +15,9 @@ from distributed import CancelledError, Future, KilledWorker
 
 from geoseg.errors import BlockError, GeosegError
 from geoseg.grid import Block, Window
-from geoseg.inference.cluster import open_cluster, threads_of
+from geoseg.inference.cluster import open_cluster
 from geoseg.inference.crew import Crew
+from geoseg.inference.machine import threads_of
 from geoseg.inference.predictor import Backend
 
 Result = TypeVar("Result", covariant=True)

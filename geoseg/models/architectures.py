@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from importlib import import_module
 from typing import Any
 
 from torch import nn
 
 from geoseg.errors import InputError
-from geoseg.models.deeplab import FaithfulDeepLabV3Plus, LocalDeepLabV3Plus
-from geoseg.models.spectral import SpectralIndex
-from geoseg.models.unet import UNet
 
-ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {
-    "unet": UNet,
-    "deeplabv3plus": FaithfulDeepLabV3Plus,
-    "deeplabv3plus-local": LocalDeepLabV3Plus,
-    "spectral-index": SpectralIndex,
+# Module and class: importing the libraries behind one takes seconds.
+ARCHITECTURES = {
+    "unet": ("unet", "UNet"),
+    "deeplabv3plus": ("deeplab", "FaithfulDeepLabV3Plus"),
+    "deeplabv3plus-local": ("deeplab", "LocalDeepLabV3Plus"),
+    "spectral-index": ("spectral", "SpectralIndex"),
 }
 
 
@@ -30,7 +28,9 @@ def build_network(name: str, *, bands: int, classes: int, args: dict[str, Any] |
         raise InputError("Architecture 'onnx' is a graph in a bundle, not built; give load_model the bundle's folder.")
     if name not in ARCHITECTURES:
         raise InputError(f"Architecture {name!r} is unknown; known are {', '.join(ARCHITECTURES)}, onnx.")
+    module, kind = ARCHITECTURES[name]
     try:
-        return ARCHITECTURES[name](bands, classes, **(args or {})).eval()
+        network: nn.Module = getattr(import_module(f"geoseg.models.{module}"), kind)(bands, classes, **(args or {}))
+        return network.eval()
     except (TypeError, KeyError, ValueError, RuntimeError) as error:
         raise InputError(f"Architecture {name!r} cannot be built with {args or {}}: {error}") from error

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from geoseg.errors import GeosegError, InputError
 from geoseg.models.card import ModelCard
-from geoseg.models.onnx_graph import ONNX_FILE, OnnxFile, check_classes, needed, onnx_digest, with_open_paths
+from geoseg.models.find import ONNX_FILE
+from geoseg.models.onnx_graph import OnnxFile, check_classes, needed, onnx_digest, with_open_paths
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
@@ -64,6 +65,13 @@ class OnnxNetwork(nn.Module):
     def extra_repr(self) -> str:
         """What torch shows of it."""
         return str(self.path)
+
+    @property
+    def nbytes(self) -> int:
+        """Size of the graph with its weights."""
+        if self.content is not None:
+            return len(self.content)
+        return sum(file.stat().st_size for file in self.checked_path().parent.rglob("*") if file.is_file())
 
     def source(self) -> bytes | str:
         """What to give to a runtime: the content, or the path of the file, which still is the same.

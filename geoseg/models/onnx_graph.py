@@ -18,13 +18,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from geoseg.errors import InputError
+from geoseg.models.find import ONNX_FILE
 
 if TYPE_CHECKING:
     from onnx import GraphProto, ModelProto, TensorProto, ValueInfoProto
 
     from geoseg.models.card import ModelCard
 
-ONNX_FILE = "model.onnx"
 LARGEST_FILE = 2**31 - 1  # protobuf reads no more; larger models keep their weights in external data
 STANDARD = ("", "ai.onnx", "ai.onnx.ml")
 PLAIN = re.compile(r"\w([\w.+ -]*\w)?(/\w([\w.+ -]*\w)?)*")

@@ -22,6 +22,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from geoseg.grid import Window
+from geoseg.inference.predictor import Backend
 from geoseg.legend import LANDCOVER
 from geoseg.models import Architecture, CardBand, Model, ModelCard, TrainingData, build_network
 from geoseg.raster.georeference import ignore_not_georeferenced
@@ -84,7 +85,7 @@ def main() -> None:
     trainer = Trainer(
         max_steps=args.steps,
         max_epochs=1,
-        precision="bf16-mixed" if torch.cuda.is_available() else "32-true",
+        precision="bf16-mixed" if Backend.resolve(engine="torch").precision == "bfloat16" else "32-true",
         gradient_clip_val=1.0,
         logger=CSVLogger(args.out, name="log"),
         callbacks=[
