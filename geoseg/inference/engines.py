@@ -119,11 +119,10 @@ def _convert(network: nn.Module, bands: int) -> openvino.Model:
         return openvino.Core().read_model(network.source())
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # tracing is deprecated by torch; it is what OpenVINO converts from
-        return openvino.convert_model(
-            network.cpu().to(memory_format=torch.contiguous_format),
-            example_input=torch.zeros(1, bands, 256, 256),
-            input=[(-1, bands, -1, -1)],
-        )
+        network = network.cpu().to(memory_format=torch.contiguous_format)
+        with torch.inference_mode():  # traced here, as OpenVINO would run it three times more to check
+            traced = torch.jit.trace(network, torch.zeros(1, bands, 64, 64), check_trace=False)
+        return openvino.convert_model(traced, input=[(-1, bands, -1, -1)])
 
 
 class _OneKernel(TorchFunctionMode):

@@ -188,7 +188,8 @@ class Predictor:
     def _forward(self, chips: Sequence[Pixels], normalization: Normalization, margin: int) -> Tensor:
         engine = self.engine
         if not self.is_cuda:  # normalized outside the turn, while another thread computes
-            batch = torch.from_numpy(np.stack([normalization(*chip) for chip in chips]))
+            normalized = [normalization(*chip) for chip in chips]
+            batch = torch.from_numpy(normalized[0][None] if len(chips) == 1 else np.stack(normalized))
         with self._turns:
             if self.is_cuda:
                 batch = normalized_on(torch.device(self.backend.device), chips, normalization)

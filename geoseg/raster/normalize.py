@@ -33,11 +33,20 @@ class Normalization:
             pixels: (present bands, height, width) as stored.
             valid: (height, width).
         """
-        chip = np.full((len(self.mean), *valid.shape), np.nan, np.float32)
-        bands = np.flatnonzero(self.present)
-        for values, band, gain, shift in zip(pixels, bands, *self.gain_and_shift, strict=True):
-            normalized = values.astype(np.float32) * gain + shift
-            chip[band] = np.where(valid & np.isfinite(normalized), normalized, np.float32(0))
+        chip = np.empty((len(self.mean), *valid.shape), np.float32)
+        whole = bool(valid.all())
+        stored = iter(zip(pixels, *self.gain_and_shift, strict=True))
+        for band, present in zip(chip, self.present, strict=True):
+            if not present:
+                band[:] = np.nan
+                continue
+            values, gain, shift = next(stored)
+            np.multiply(values, gain, out=band, dtype=np.float32, casting="same_kind")
+            band += shift
+            if not whole:
+                band[~valid] = 0
+            if not np.issubdtype(pixels.dtype, np.integer):
+                band[~np.isfinite(band)] = 0
         return chip
 
     @property

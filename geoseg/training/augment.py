@@ -26,6 +26,7 @@ class Augmentation:
         haze: largest share of a light veil over the scene.
         blur: share of samples blurred.
         noise: largest standard deviation of noise.
+        shadow: share of samples on which shadows fall, so that dark and bluish alone does not mean water.
     """
 
     free_rotation: float = 0.4
@@ -36,6 +37,7 @@ class Augmentation:
     haze: float = 0.20
     blur: float = 0.2
     noise: float = 0.03
+    shadow: float = 0.4
 
     def draw_angle(self, rng: np.random.Generator) -> float:
         """Angle in radians; 0 for samples that are turned by right angles only."""
@@ -63,6 +65,8 @@ class Augmentation:
             chip, codes = chip.flip(-1), codes.flip(-1)
         turns = int(rng.integers(4))
         chip, codes = chip.rot90(turns, (-2, -1)), codes.rot90(turns, (-2, -1))
+        if rng.random() < self.shadow:
+            chip = _with_shadows(chip, rng)
         return self.recolor(chip, rng).contiguous(), codes.contiguous()
 
     def recolor(self, chip: Tensor, rng: np.random.Generator) -> Tensor:
@@ -86,6 +90,27 @@ class Augmentation:
             noise = rng.standard_normal(tuple(chip.shape), dtype=np.float32) * float(rng.uniform(0, self.noise))
             chip = chip + torch.from_numpy(noise)
         return chip.clamp(0, 1)
+
+
+def _with_shadows(chip: Tensor, rng: np.random.Generator) -> Tensor:
+    """Up to six rectangles, turned alike, where only the light of the sky falls: less of red than of blue."""
+    size = chip.shape[-1]
+    angle = float(rng.uniform(0, np.pi))
+    rows, cols = torch.meshgrid(torch.arange(size), torch.arange(size), indexing="ij")
+    along, across = (rows * np.cos(t) + cols * np.sin(t) for t in (angle, angle + np.pi / 2))
+    covered = torch.zeros(size, size)
+    for _ in range(int(rng.integers(1, 7))):
+        row, col = rng.uniform(0, size, 2)
+        half = rng.uniform(size / 64, size / 8, 2)
+        inside = torch.ones(size, size)
+        for axis, turn, reach in zip((along, across), (angle, angle + np.pi / 2), half, strict=True):
+            middle = row * np.cos(turn) + col * np.sin(turn)
+            inside = inside * (float(reach) - (axis - float(middle)).abs() + 0.5).clamp(0, 1)
+        covered = torch.maximum(covered, inside.float())
+    light = float(rng.uniform(0.2, 0.6))
+    tint = torch.ones(len(chip), 1, 1)
+    tint[1:3, 0, 0] = torch.tensor([float(rng.uniform(1.0, 1.15)), float(rng.uniform(1.05, 1.4))])[: len(chip) - 1]
+    return chip * (1 - covered * (1 - (light * tint).clamp(max=1)))
 
 
 def _turn(chip: Tensor, codes: Tensor, angle: float, size: int) -> tuple[Tensor, Tensor]:

@@ -24,7 +24,7 @@ from torch.utils.data import DataLoader
 from geoseg.grid import Window
 from geoseg.inference.predictor import Backend
 from geoseg.legend import LANDCOVER
-from geoseg.models import Architecture, CardBand, Model, ModelCard, TrainingData, build_network
+from geoseg.models import Architecture, CardBand, Model, ModelCard, TrainingData, build_network, load_model
 from geoseg.raster.georeference import ignore_not_georeferenced
 from geoseg.synthetic import SyntheticScene
 from geoseg.training.augment import Augmentation
@@ -74,6 +74,7 @@ def main() -> None:
     parser.add_argument("--synthetic", type=int, default=24, help="number of synthetic scenes in the mix")
     parser.add_argument("--loaders", type=int, default=1, help="loader processes")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--init", help="bundle of the same architecture whose weights to start from")
     args = parser.parse_args()
     seed_everything(args.seed)
     last = args.out / "last.ckpt"
@@ -82,6 +83,9 @@ def main() -> None:
     samples = Samples(scenes, args.chip, args.steps * args.batch, args.seed, Augmentation(), balance=0.5, first=first)
     loader = DataLoader(samples, args.batch, num_workers=args.loaders, persistent_workers=args.loaders > 0)
     task = new_task(Schedule(args.steps))
+    if args.init:
+        for network in (task.network, task.average.module):
+            network.load_state_dict(load_model(args.init).network.state_dict())
     trainer = Trainer(
         max_steps=args.steps,
         max_epochs=1,
@@ -97,7 +101,7 @@ def main() -> None:
     )
     trainer.fit(task, loader, ckpt_path=last if last.exists() else None, weights_only=False)
     publish(
-        Model(task.average.module.cpu().eval(), card(trainer.global_step, args.synthetic)),
+        Model(task.average.module.cpu().eval(), card(trainer.global_step, args.synthetic, args.init)),
         args.out / "landcover-rgb",
         places=held_out(args.data),
         names=COARSE,
@@ -105,13 +109,14 @@ def main() -> None:
     )
 
 
-def card(steps: int, synthetic: int) -> ModelCard:
+def card(steps: int, synthetic: int, init: str | None) -> ModelCard:
     """What is known of the bundle before it is measured."""
+    start = f"the weights of {load_model(init).card.description[:-1]}" if init else "scratch"
     names = ("red", "green", "blue")
     return ModelCard(
         name="landcover-rgb",
         version="1",
-        description=f"Land cover from RGB imagery of 0.2 to 1 m. U-Net on resnet18, {steps:,} steps from scratch.",
+        description=f"Land cover from RGB imagery of 0.2 to 1 m. U-Net on resnet18, {steps:,} steps from {start}.",
         license="Apache-2.0",
         architecture=Architecture(name="unet", args=NETWORK),
         scales={"uint8": 1 / 255},
