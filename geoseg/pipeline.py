@@ -287,7 +287,9 @@ def _segment(job: Job, layers: list[Layer], run: RunOptions, overwrite: bool, pr
     started = time.perf_counter()
     summary = RunSummary([layer.path for layer in layers], pixels=job.extent.area)
     layout = job.layout
-    with Staging.open(layers[-1].path, job.parts, layout, overwrite=overwrite, store=run.staging) as staging:
+    with Staging.open(
+        layers[-1].path, job.parts, layout, machine=job.machine, overwrite=overwrite, store=run.staging
+    ) as staging:
         task = SegmentBlock(job.reader, job.segmenter, staging.writer(), job.aoi)
         kept = staging.done()
         done = _pixels(layout, kept)

@@ -204,7 +204,8 @@ def test_other_versions_are_refused_with_both_sides(started: Started, monkeypatc
 
 def test_the_backend_is_settled_by_the_workers(started: Started) -> None:
     card = tiny_model().card
-    assert backend_on(started.address, "cpu", "float32", "torch", card).precision == "float32"
+    backend, machine = backend_on(started.address, "cpu", "float32", "torch", card)
+    assert (backend.precision, machine) == ("float32", Machine.here())
     with pytest.raises(InputError, match=r"Worker tcp://.* cannot compute: Device 'abacus' is unknown"):
         backend_on(started.address, "abacus", "auto", "auto", card)
 

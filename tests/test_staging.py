@@ -122,6 +122,21 @@ def test_pixels_that_do_not_fit_are_refused(tmp_path: Path, layers: dict[str, An
         assert staging.done() == set()
 
 
+def test_blocks_of_another_kind_of_machine_do_not_mix(tmp_path: Path) -> None:
+    output = tmp_path / "out.tif"
+    with Staging.open(output, PARTS, LAYOUT, machine="x86_64 AVX2") as staging:
+        stage_all(staging)
+        digest = staging.digest
+    with (
+        pytest.raises(InputError, match=r"kind of machine was x86_64 AVX2, now x86_64 AVX512.*--overwrite"),
+        Staging.open(output, PARTS, LAYOUT, machine="x86_64 AVX512"),
+    ):
+        pass
+    with Staging.open(output, PARTS, LAYOUT, machine="x86_64 AVX512", overwrite=True) as staging:
+        assert staging.done() == set()
+        assert staging.digest == digest
+
+
 @pytest.mark.parametrize(
     ("parts", "said"),
     [

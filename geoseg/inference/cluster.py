@@ -9,7 +9,7 @@ import signal
 import struct
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ import dask
 from distributed import Client, LocalCluster, Security, connect
 
 from geoseg.errors import GeosegError, InputError
-from geoseg.inference.machine import CPU_THREADS, listed
+from geoseg.inference.machine import CPU_THREADS, Machine, listed
 from geoseg.inference.predictor import Backend
 from geoseg.models import ModelCard
 
@@ -73,23 +73,29 @@ def open_cluster(scheduler: str | None, *, workers: int, threads: int) -> Iterat
             yield cluster
 
 
-def backend_on(scheduler: str, device: str, precision: str, engine: str, card: ModelCard) -> Backend:
-    """What the request comes to on the workers of a cluster: this process may well have no GPU.
+def backend_on(scheduler: str, device: str, precision: str, engine: str, card: ModelCard) -> tuple[Backend, Machine]:
+    """What the request comes to on the workers of a cluster, and their kind: this process may well have no GPU.
 
     Raises:
         InputError: the scheduler cannot be reached, has no workers, or they differ, or do not have what was asked for.
     """
     with open_cluster(scheduler, workers=0, threads=0) as cluster:
         asked = cluster.client.run(Backend.resolve, device, precision, engine, card=card, on_error="return")
+        backend = _common(asked, cluster.name)
+        machines = cluster.client.run(Machine.here, backend.device, backend.engine)
+    return backend, next(iter(machines.values()))  # the crew sees to it that all are of this kind
+
+
+def _common(asked: Mapping[str, Backend | Exception], cluster: str) -> Backend:
     by_backend: dict[Backend, list[str]] = {}
     for worker, backend in asked.items():
         if isinstance(backend, Exception):
-            raise InputError(f"Worker {worker} of {cluster.name} cannot compute: {backend}")
+            raise InputError(f"Worker {worker} of {cluster} cannot compute: {backend}")
         by_backend.setdefault(backend, []).append(worker)
     if len(by_backend) > 1:
         kinds = {f"{b.device} {b.precision} {b.engine}": workers for b, workers in by_backend.items()}
         raise InputError(
-            f"The workers of {cluster.name} would compute in {len(kinds)} ways: {listed(kinds)}. "
+            f"The workers of {cluster} would compute in {len(kinds)} ways: {listed(kinds)}. "
             "Say which with --device, --precision and --engine, or use workers of one kind."
         )
     return next(iter(by_backend))

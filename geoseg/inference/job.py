@@ -17,6 +17,7 @@ from affine import Affine
 from geoseg.catalog import open_named_reader
 from geoseg.grid import Block, Window
 from geoseg.inference.fit import check_gsd, normalization_for, used_bands
+from geoseg.inference.machine import Machine
 from geoseg.inference.plan import Load, Plan, RunOptions
 from geoseg.inference.predictor import Predictor
 from geoseg.inference.segment import Segmenter
@@ -49,6 +50,7 @@ class Job:
         plan: chips, blocks and backend.
         extent: pixels of the scene that are written.
         aoi: area of interest.
+        machine: kind of machine that computes; another one rounds otherwise.
         kept: whether confidence, and whether the probabilities of all classes, are written too.
     """
 
@@ -57,23 +59,25 @@ class Job:
     plan: Plan
     extent: Window
     aoi: AreaOfInterest | None
+    machine: str
     kept: tuple[bool, bool] = (False, False)
 
     @classmethod
     def of(cls, scene: Scene, model: Model, reading: SceneOptions, run: RunOptions, *, kept: tuple[bool, bool]) -> Job:
         """Open the scene, and settle what is to be done."""
         reader = _open(scene, reading, model, resample=run.resample)
-        backend = None
+        backend = machine = None
         if run.scheduler is not None:
             from geoseg.inference.cluster import backend_on  # distributed takes a second to import
 
-            backend = backend_on(run.scheduler, run.device, run.precision, run.engine, model.card)
+            backend, machine = backend_on(run.scheduler, run.device, run.precision, run.engine, model.card)
         aoi = None
         if run.aoi is not None:
             aoi = read_aoi(run.aoi, shape=reader.shape, transform=reader.transform, crs=reader.crs)
         extent = Window(0, 0, *reader.shape) if aoi is None else aoi.window
         plan = Plan.of(reader.shape, model.card, run, backend=backend)
-        job = cls(reader, model, plan, extent, aoi, kept)
+        machine = machine or Machine.here(plan.backend.device, plan.backend.engine)
+        job = cls(reader, model, plan, extent, aoi, str(machine), kept)
         return replace(job, plan=plan.within(run, model, job.load))
 
     @property

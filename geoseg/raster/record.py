@@ -22,6 +22,7 @@ class RunRecord(BaseModel):
         digest: of the parts.
         parts: what the pixels depend on.
         layout: how the scene is cut.
+        machine: kind of machine that computes the blocks; another one rounds otherwise, and the two do not mix.
         store: folder or URL where the blocks are, None where they are beside the output.
     """
 
@@ -31,12 +32,13 @@ class RunRecord(BaseModel):
     digest: str
     parts: dict[str, Any]
     layout: dict[str, Any]
+    machine: str = ""
     store: str | None = None
 
     @property
     def key(self) -> str:
-        """Digest of the run and of how it is cut; names the folder of its blocks."""
-        return digest_of({"digest": self.digest, "layout": self.layout})[:16]
+        """Digest of the run, how it is cut and what computes it; names the folder of its blocks."""
+        return digest_of({"digest": self.digest, "layout": self.layout, "machine": self.machine})[:16]
 
     def to_json(self) -> bytes:
         return json.dumps(self.model_dump(), indent=1).encode()
@@ -53,7 +55,14 @@ def read_record(folder: Path) -> RunRecord | None:
 def differences(staged: RunRecord, asked: RunRecord) -> str:
     """What differs between two runs: `option chip was 256, now 512; ...`."""
     before, now = (
-        _leaves({**one.parts, "blocks": one.layout, "staging place": one.store or "beside the output"})
+        _leaves(
+            {
+                **one.parts,
+                "blocks": one.layout,
+                "kind of machine": one.machine,
+                "staging place": one.store or "beside the output",
+            }
+        )
         for one in (staged, asked)
     )
     found = [

@@ -61,6 +61,7 @@ class Staging:
         parts: Mapping[str, Any],
         layout: BlockLayout,
         *,
+        machine: str = "",
         overwrite: bool = False,
         store: str | os.PathLike[str] | None = None,
     ) -> Iterator[Staging]:
@@ -70,6 +71,7 @@ class Staging:
             output: the file that the blocks are for; its folder must exist.
             parts: everything that the pixels depend on, nested and JSON-able: model, scene, options, versions.
             layout: the blocks and layers of this run.
+            machine: kind of machine that computes the blocks.
             overwrite: staged blocks of another run are thrown away.
             store: folder or URL (`s3://bucket/prefix`) where the blocks are kept, under a name made of the output's
                 name and the run: the same run finds them from any machine. None keeps them beside the output. The
@@ -81,7 +83,9 @@ class Staging:
         """
         place = None if store is None else check_place(store)
         parts_now = json.loads(canonical_json(parts))
-        record = RunRecord(digest=digest_of(parts), parts=parts_now, layout=layout.to_dict(), store=place)
+        record = RunRecord(
+            digest=digest_of(parts), parts=parts_now, layout=layout.to_dict(), machine=machine, store=place
+        )
         staging = cls(output, record, layout)
         with locked_folder(staging.folder):
             staging._begin(overwrite)
@@ -217,7 +221,7 @@ def _is_of(content: bytes, record: RunRecord) -> bool:
         found = RunRecord.model_validate_json(content)
     except ValidationError:
         return False
-    return (found.digest, found.layout) == (record.digest, record.layout)
+    return found.key == record.key
 
 
 def _is_whole(block: Block, marker: Marker, sizes: Mapping[str, int]) -> bool:
