@@ -20,6 +20,9 @@ class Uncolored(Augmentation):
         return chip
 
 
+GEOMETRY = Uncolored(shadow=0)
+
+
 def painted(side: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Labels without any symmetry, and pixels that hold their codes."""
     rows, cols = np.indices((side, side)) / side
@@ -35,7 +38,7 @@ def test_labels_stay_with_their_pixels(seed: int, angle: float, zoom: float) -> 
     reach = round(SIZE * (abs(np.cos(angle)) + abs(np.sin(angle))))
     pixels, labels = painted(round(reach * zoom))
     rng = np.random.default_rng(seed)
-    chip, codes = Uncolored()(pixels, labels, size=SIZE, reach=reach, angle=angle, rng=rng)
+    chip, codes = GEOMETRY(pixels, labels, size=SIZE, reach=reach, angle=angle, rng=rng)
     assert (chip.shape, codes.shape) == ((3, SIZE, SIZE), (SIZE, SIZE))
     read = (chip[0] * 255 / 60).round()
     sharp = (chip[0] * 255 / 60 - read).abs() < 0.02  # away from where two classes mix
@@ -48,7 +51,7 @@ def test_without_turn_or_zoom_nothing_is_resampled() -> None:
     pixels, labels = painted(SIZE)
     seen = set()
     for seed in range(40):
-        chip, codes = Uncolored()(pixels, labels, size=SIZE, reach=SIZE, angle=0, rng=np.random.default_rng(seed))
+        chip, codes = GEOMETRY(pixels, labels, size=SIZE, reach=SIZE, angle=0, rng=np.random.default_rng(seed))
         assert torch.equal((chip[0] * 255).round(), codes.float() * 60)
         seen.add(codes.numpy().tobytes())
     assert len(seen) == 8  # all flips and right angles
@@ -59,7 +62,7 @@ def test_ignored_labels_stay_ignored() -> None:
     labels[:] = IGNORE
     for angle in (0.0, 0.5):
         reach = round(SIZE * (np.cos(angle) + np.sin(angle)))
-        _, codes = Uncolored()(pixels, labels, size=SIZE, reach=reach, angle=angle, rng=np.random.default_rng(0))
+        _, codes = GEOMETRY(pixels, labels, size=SIZE, reach=reach, angle=angle, rng=np.random.default_rng(0))
         assert (codes == IGNORE).all()
 
 
@@ -76,3 +79,15 @@ def test_recoloring_keeps_form_and_range(bands: int) -> None:
 def test_no_strength_is_no_change_of_brightness() -> None:
     chip = torch.full((1, 8, 8), 0.4)
     assert torch.allclose(STILL.recolor(chip, np.random.default_rng(0)), chip, atol=1e-5)
+
+
+@pytest.mark.parametrize("bands", [1, 3, 4])
+def test_shadows_darken_and_leave_labels_alone(bands: int) -> None:
+    pixels, labels = torch.full((bands, SIZE, SIZE), 200, dtype=torch.uint8), torch.zeros(SIZE, SIZE, dtype=torch.uint8)
+    shadowed = Uncolored(shadow=1)
+    for seed in range(20):
+        chip, codes = shadowed(pixels, labels, size=SIZE, reach=SIZE, angle=0, rng=np.random.default_rng(seed))
+        assert chip.shape == (bands, SIZE, SIZE)
+        assert 0 < chip.min() < 200 / 255
+        assert chip.max() <= 200 / 255 + 1e-6
+        assert (codes == 0).all()
