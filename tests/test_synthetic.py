@@ -16,7 +16,9 @@ from geoseg.errors import InputError
 from geoseg.grid.window import Window
 from geoseg.legend import LANDCOVER
 from geoseg.synthetic import SyntheticScene, write_scene
+from geoseg.synthetic.ground import draw_ground
 from geoseg.synthetic.light import Light
+from geoseg.synthetic.materials import LABEL, M
 from geoseg.synthetic.noise import value_noise
 from geoseg.synthetic.place import Place
 
@@ -33,6 +35,15 @@ def whole(seed: int, gsd_m: float = 0.7) -> tuple[np.ndarray, np.ndarray]:
 def windows(draw: st.DrawFn) -> Window:
     row, col = draw(st.integers(0, SHAPE[0] - 1)), draw(st.integers(0, SHAPE[1] - 1))
     return Window(row, col, draw(st.integers(1, SHAPE[0] - row)), draw(st.integers(1, SHAPE[1] - col)))
+
+
+def test_sports_grounds_are_blue_or_dark_and_not_water() -> None:
+    side = np.arange(0, 900, 1.5)
+    ground = draw_ground(Place.of(3, 0, 1.5), side[None, :], side[:, None])
+    for material, label in ((M.TURF, "low_vegetation"), (M.COURT, "paved")):
+        assert (ground.material == material).sum() * 1.5**2 > 1000  # square metres
+        assert LABEL[material] == ID[label]
+    assert (ground.height[np.isin(ground.material, (M.TURF, M.COURT))] == 0).all()
 
 
 @settings(max_examples=20, deadline=None)

@@ -1,10 +1,11 @@
-"""Lots without buildings: woods, parks with ponds, bare land, fields and vineyards."""
+"""Lots without buildings: woods, parks with ponds or sports grounds, bare land, fields and vineyards."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from geoseg.synthetic.canvas import Canvas, Site
+from geoseg.synthetic.canvas import Canvas, Site, inside
+from geoseg.synthetic.lots import Index
 from geoseg.synthetic.materials import M
 
 _CROPS = np.array([M.MEADOW] * 5 + [M.CROP] * 4 + [M.RIPE] * 3 + [M.PLOWED] * 4, np.uint8)
@@ -17,12 +18,12 @@ def draw_wood(canvas: Canvas, site: Site) -> None:
 
 
 def draw_park(canvas: Canvas, site: Site) -> None:
-    """A lawn or steppe, in most a pond and a path around it."""
+    """A lawn or steppe, in it a pond with a path around it, or sports grounds."""
     dry = site.place.is_dry
     canvas.put(site.at, M.SAND if dry else M.LAWN)
     a, b = site.a / site.half_a, site.b / site.half_b
     shore = np.sqrt(a * a + b * b) + 0.22 * site.patch - site.dice(2, 0.30, 0.62)
-    has = site.dice(3) < 0.75
+    has = site.dice(3) < 0.5
     path = has & (np.abs(shore - 0.16) < 1.2 / site.half_b)
     canvas.put(site.at[path], M.DIRT if dry else M.PAVING)
     shore += 0.03 * site.fine
@@ -30,6 +31,34 @@ def draw_park(canvas: Canvas, site: Site) -> None:
     water = has & (shore < 0)
     canvas.put(site.at[water], M.WATER)
     canvas.tint[site.at[water]] += np.clip(2 * shore[water] + 0.25, 0, 0.25)
+    _draw_sports(canvas, site, np.flatnonzero(site.dice(3) > 0.62))
+
+
+def _draw_sports(canvas: Canvas, site: Site, some: Index) -> None:
+    """A pitch of mown or artificial turf, in half of them a running track around it, and a row of hard courts.
+
+    As smooth and as dark or as blue as water is, and none of it water.
+    """
+    a, b = site.a[some], site.b[some] + np.float32(20)
+    half_a, half_b = site.dice(4, 42, 55)[some], site.dice(5, 28, 36)[some]
+    straight = np.maximum(np.abs(a) - half_a, 0)
+    lane = np.sqrt(straight * straight + b * b) - half_b
+    with_track = site.dice(6)[some] < 0.5
+    canvas.put(site.at[some[with_track & (lane > 5) & (lane < 14)]], M.TRACK)
+    pitch = inside(a, b, half_a, half_b)
+    canvas.put(site.at[some[pitch]], M.TURF)
+    mown = 0.05 * np.sign(np.sin(a[pitch] * np.float32(0.55))) * (site.dice(7)[some[pitch]] < 0.6)
+    canvas.tint[site.at[some[pitch]]] = site.dice(8, 0.65, 1.15)[some[pitch]] + mown
+    border = np.minimum(half_a - np.abs(a), half_b - np.abs(b))
+    lines = np.where(np.abs(border - 1.5) < 0.07, 0.07, np.where(np.abs(a) < 0.07, np.abs(a), 9))
+    white = pitch & (border > 1.4) & (lines < max(0.08, 0.3 * site.place.gsd_m))
+    canvas.tint[site.at[some[white]]] *= 1.6
+    across = b - half_b - np.float32(34)
+    court = (np.abs(across) < 18) & (np.abs(a) < site.dice(9, 0, 70)[some])
+    canvas.put(site.at[some[court]], M.PAVING)
+    cell = a / np.float32(20)
+    cell -= np.floor(cell)
+    canvas.put(site.at[some[court & inside((cell - np.float32(0.5)) * 20, across, 7.5, 15)]], M.COURT)
 
 
 def draw_bare(canvas: Canvas, site: Site) -> None:

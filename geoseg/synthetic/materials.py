@@ -44,6 +44,9 @@ class M(IntEnum):
     TREE_BROAD = auto()
     TREE_CONIFER = auto()
     TREE_PALE = auto()
+    TURF = auto()
+    TRACK = auto()
+    COURT = auto()
 
 
 # class; red, green, blue, nir (display values of 0 to 1) of a temperate scene, then of a desert scene; roughness
@@ -79,7 +82,11 @@ _TABLE: dict[M, tuple[str, tuple[float, ...], tuple[float, ...], float]] = {
     M.TREE_BROAD: ("tree", (0.27, 0.33, 0.25, 0.60), (0.31, 0.37, 0.29, 0.58), 1.0),
     M.TREE_CONIFER: ("tree", (0.23, 0.29, 0.25, 0.50), (0.28, 0.33, 0.28, 0.52), 1.0),
     M.TREE_PALE: ("tree", (0.34, 0.38, 0.29, 0.62), (0.36, 0.41, 0.33, 0.60), 1.0),
+    M.TURF: ("low_vegetation", (0.27, 0.38, 0.28, 0.62), (0.29, 0.42, 0.30, 0.62), 0.35),
+    M.TRACK: ("paved", (0.58, 0.36, 0.31, 0.42), (0.62, 0.40, 0.34, 0.46), 0.15),
+    M.COURT: ("paved", (0.27, 0.42, 0.55, 0.36), (0.30, 0.46, 0.58, 0.40), 0.15),
 }
+_COURTS = np.array([[0.24, 0.38, 0.58], [0.25, 0.43, 0.36], [0.33, 0.52, 0.66], [0.58, 0.36, 0.31]])
 _WATERS = np.array([[0.20, 0.25, 0.27], [0.22, 0.32, 0.28], [0.30, 0.34, 0.31], [0.13, 0.15, 0.20], [0.14, 0.36, 0.40]])
 
 LABEL = np.array([LANDCOVER.by_name(_TABLE[m][0]).id for m in M], np.uint8)
@@ -94,6 +101,7 @@ def palette(aridity: float, place: np.random.Generator, season: np.random.Genera
     albedo = _TEMPERATE + aridity * (_DESERT - _TEMPERATE)
     albedo *= 1 + 0.07 * place.standard_normal((len(M), 1)) + 0.012 * place.standard_normal((len(M), 4))
     albedo[M.WATER, :3] = _WATERS[place.integers(len(_WATERS))] * place.uniform(0.8, 1.15)
+    albedo[M.COURT, :3] = _COURTS[place.integers(len(_COURTS))] * place.uniform(0.8, 1.2)
     albedo[_SOILS, :3] = _saturated(albedo[_SOILS, :3], place.uniform(0.4, 1.5))
     albedo[_PLANTS, :3] = _saturated(albedo[_PLANTS, :3], season.uniform(0.7, 1.8))
     albedo[_PLANTS] *= season.uniform(0.85, 1.1)

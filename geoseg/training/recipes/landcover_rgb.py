@@ -71,7 +71,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=30_000)
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--chip", type=int, default=256)
-    parser.add_argument("--synthetic", type=int, default=24, help="number of synthetic scenes in the mix")
+    parser.add_argument("--synthetic", type=int, default=40, help="number of synthetic scenes in the mix")
     parser.add_argument("--loaders", type=int, default=1, help="loader processes")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--init", help="bundle of the same architecture whose weights to start from")
@@ -80,7 +80,7 @@ def main() -> None:
     last = args.out / "last.ckpt"
     first = torch.load(last, weights_only=False)["global_step"] * args.batch if last.exists() else 0
     scenes = sources(args.data, args.synthetic)
-    samples = Samples(scenes, args.chip, args.steps * args.batch, args.seed, Augmentation(), balance=0.5, first=first)
+    samples = Samples(scenes, args.chip, args.steps * args.batch, args.seed, Augmentation(), balance=0.3, first=first)
     loader = DataLoader(samples, args.batch, num_workers=args.loaders, persistent_workers=args.loaders > 0)
     task = new_task(Schedule(args.steps))
     if args.init:
@@ -161,9 +161,9 @@ def sources(data: Path, synthetic: int) -> list[Source]:
     dubai = [dubai_scene(p) for p in sorted((data / "dubai").glob("tile*.jpg")) if not _is_held_out(p)]
     made = [synthetic_scene(seed) for seed in range(1, synthetic + 1)]
     return [
-        Source(flair, 0.36, (0.18, 1.0)),
+        Source(flair, 0.40, (0.18, 0.7)),
         Source(dubai, 0.28, (0.45, 1.1)),
-        *([Source(made, 0.36, (0.2, 1.0))] if made else []),
+        *([Source(made, 0.32, (0.2, 0.9))] if made else []),
     ]
 
 
