@@ -12,7 +12,6 @@ import json
 import logging
 import os
 import re
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from importlib.metadata import version
@@ -26,6 +25,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from geoseg import synthetic
 from geoseg.errors import InputError
 from geoseg.raster.arrays import normalized
+from geoseg.raster.disk import cache_folder
 from geoseg.raster.layers import Source as Given
 from geoseg.raster.reader import SceneOptions, SceneReader
 from geoseg.raster.scene import open_reader
@@ -252,17 +252,6 @@ def default_catalog() -> Path:
     """The catalogue that ships: inside the installed package, or at the root of a checkout."""
     here = Path(__file__).resolve().parent
     return next((f / _SHIPPED for f in (here, here.parent) if (f / _SHIPPED).is_file()), here / _SHIPPED)
-
-
-def cache_folder() -> Path:
-    """Where made scenes are kept: GEOSEG_CACHE, else the platform's cache folder."""
-    if stated := os.environ.get("GEOSEG_CACHE"):
-        return Path(stated)
-    if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local") / "geoseg" / "cache"
-    if sys.platform == "darwin":
-        return Path.home() / "Library" / "Caches" / "geoseg"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "geoseg"
 
 
 def _made(args: SyntheticArgs) -> tuple[Path, Path]:

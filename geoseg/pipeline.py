@@ -25,13 +25,13 @@ from geoseg.raster.cog import Layer, is_current, write_cog
 from geoseg.raster.disk import check_disk_space, check_output
 from geoseg.raster.reader import SceneOptions, SceneReader
 from geoseg.raster.staging import BlockLayout, Staging, canonical_json, discard_leftovers
-from geoseg.vector import VectorOptions, VectorSummary, vectorize_raster
 
-if TYPE_CHECKING:  # what computes brings torch with it, and loads where it is needed
+if TYPE_CHECKING:  # torch and numba load where they are needed
     from geoseg.inference.job import Job, Scene
     from geoseg.inference.plan import Plan, RunOptions
     from geoseg.inference.seams import Seams
     from geoseg.models import Model
+    from geoseg.vector import VectorSummary
 
 log = logging.getLogger(__name__)
 Progress = Callable[[str, int, int], None]  # step, pixels done, pixels in all
@@ -191,6 +191,8 @@ def vectorize_file(
         InputError: the raster, a class or the output cannot be used; nothing was written.
         GeosegError: reading or writing failed.
     """
+    from geoseg.vector import VectorOptions, vectorize_raster
+
     names = None if classes is None else tuple(classes)
     shown = None if confidence is None else Path(confidence)
     options = VectorOptions(names, None, shown, min_area_m2, single_layer, overwrite)

@@ -16,7 +16,6 @@ from geoseg.catalog import (
     Catalog,
     RasterSource,
     SyntheticSource,
-    cache_folder,
     default_catalog,
     load_catalog,
     open_scene,
@@ -152,28 +151,6 @@ def test_a_cache_that_cannot_be_made_is_refused_with_the_remedy(
     monkeypatch.setenv("GEOSEG_CACHE", str(tmp_path / "file" / "cache"))
     with pytest.raises(InputError, match="set GEOSEG_CACHE"):
         resolve(f"{scenes}#made")
-
-
-@pytest.mark.parametrize(
-    ("platform", "environment", "expected"),
-    [
-        ("linux", {}, "home/.cache/geoseg"),
-        ("linux", {"XDG_CACHE_HOME": "xdg"}, "xdg/geoseg"),
-        ("darwin", {}, "home/Library/Caches/geoseg"),
-        ("win32", {}, "home/AppData/Local/geoseg/cache"),
-        ("linux", {"GEOSEG_CACHE": "mine"}, "mine"),
-    ],
-)
-def test_the_cache_is_where_the_platform_keeps_such_things(
-    platform: str, environment: dict[str, str], expected: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name in ("GEOSEG_CACHE", "XDG_CACHE_HOME", "LOCALAPPDATA"):
-        monkeypatch.delenv(name, raising=False)
-    for name, value in environment.items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setattr(geoseg.catalog.sys, "platform", platform)
-    monkeypatch.setattr(Path, "home", lambda: Path("home"))
-    assert cache_folder() == Path(expected)
 
 
 def test_an_unknown_name_lists_the_known_ones(scenes: Path) -> None:

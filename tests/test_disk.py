@@ -11,6 +11,7 @@ import pytest
 
 from geoseg.errors import GeosegError, InputError
 from geoseg.raster.disk import (
+    cache_folder,
     check_disk_space,
     check_output,
     disk_errors,
@@ -152,3 +153,25 @@ def test_a_file_in_the_place_of_the_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "x").write_bytes(b"")
     with pytest.raises(InputError, match="in the way"), locked_folder(tmp_path / "x"):
         pass
+
+
+@pytest.mark.parametrize(
+    ("platform", "environment", "expected"),
+    [
+        ("linux", {}, "home/.cache/geoseg"),
+        ("linux", {"XDG_CACHE_HOME": "xdg"}, "xdg/geoseg"),
+        ("darwin", {}, "home/Library/Caches/geoseg"),
+        ("win32", {}, "home/AppData/Local/geoseg/cache"),
+        ("linux", {"GEOSEG_CACHE": "mine"}, "mine"),
+    ],
+)
+def test_the_cache_is_where_the_platform_keeps_such_things(
+    platform: str, environment: dict[str, str], expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("GEOSEG_CACHE", "XDG_CACHE_HOME", "LOCALAPPDATA"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(sys, "platform", platform)
+    monkeypatch.setattr(Path, "home", lambda: Path("home"))
+    assert cache_folder() == Path(expected)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import threading
-import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -15,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from geoseg.models import OnnxNetwork
+from geoseg.inference.converted import converted
 
 if TYPE_CHECKING:
     import openvino
@@ -72,7 +71,7 @@ class OpenVinoEngine:
     """
 
     def __init__(self, network: nn.Module, bands: int, precision: str) -> None:
-        self._traced = _convert(network, bands)
+        self._network = converted(network, bands)
         self._precision = precision
         self._compiled: OrderedDict[tuple[int, ...], openvino.CompiledModel] = OrderedDict()
         self._requests = threading.local()
@@ -94,7 +93,7 @@ class OpenVinoEngine:
         import openvino
 
         if shape not in self._compiled:
-            model = self._traced.clone()
+            model = self._network.clone()
             model.reshape(list(shape))
             settings = {
                 "INFERENCE_PRECISION_HINT": {"float32": "f32", "bfloat16": "bf16"}[self._precision],
@@ -110,19 +109,6 @@ class OpenVinoEngine:
 
 def openvino_is_installed() -> bool:
     return find_spec("openvino") is not None
-
-
-def _convert(network: nn.Module, bands: int) -> openvino.Model:
-    import openvino
-
-    if isinstance(network, OnnxNetwork):
-        return openvino.Core().read_model(network.source())
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # tracing is deprecated by torch; it is what OpenVINO converts from
-        network = network.cpu().to(memory_format=torch.contiguous_format)
-        with torch.inference_mode():  # traced here, as OpenVINO would run it three times more to check
-            traced = torch.jit.trace(network, torch.zeros(1, bands, 64, 64), check_trace=False)
-        return openvino.convert_model(traced, input=[(-1, bands, -1, -1)])
 
 
 class _OneKernel(TorchFunctionMode):

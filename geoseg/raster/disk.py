@@ -6,6 +6,7 @@ import errno
 import fcntl
 import os
 import shutil
+import sys
 import tempfile
 import uuid
 from collections.abc import Iterable, Iterator
@@ -18,6 +19,17 @@ TIFF_SUFFIXES = (".tif", ".tiff")
 PARTIAL_SUFFIX = ".geoseg-partial"
 _DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _FREE_FLOOR = 16 * 2**20  # with less than this left, a write that failed is put down to a full disk
+
+
+def cache_folder() -> Path:
+    """Where made scenes and converted networks are kept: GEOSEG_CACHE, else the platform's cache folder."""
+    if stated := os.environ.get("GEOSEG_CACHE"):
+        return Path(stated)
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local") / "geoseg" / "cache"
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Caches" / "geoseg"
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "geoseg"
 
 
 def partial_folder(output: Path) -> Path:
