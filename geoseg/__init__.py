@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from geoseg.legend import Legend
     from geoseg.models.bundle import Model, load_model, save_model
     from geoseg.models.card import ModelCard
+    from geoseg.models.ensemble import ensemble
     from geoseg.models.find import list_models
     from geoseg.pipeline import plan_file, segment_file, vectorize_file
     from geoseg.raster.reader import SceneOptions
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "open_scene": "catalog",
     "load_model": "models.bundle",
+    "ensemble": "models.ensemble",
     "segment": "inference.lazy",
     "vectorize": "vector.vectorize",
     "plan_file": "pipeline",
@@ -46,6 +48,7 @@ _HOMES = {
 __all__ = [
     "open_scene",
     "load_model",
+    "ensemble",
     "segment",
     "vectorize",
     "plan_file",

@@ -15,6 +15,7 @@ from geoseg.errors import InputError
 
 if TYPE_CHECKING:
     from geoseg.inference.plan import RunOptions
+    from geoseg.models import Model
     from geoseg.pipeline import Progress
     from geoseg.raster.reader import SceneOptions
 
@@ -30,7 +31,10 @@ Gsd = Annotated[
     float | None, typer.Option("--gsd", help="Pixel size on the ground in metres, if the file does not tell.")
 ]
 Scenes = Annotated[list[str], typer.Argument(help="File, VRT, URL, catalog.yaml#name, or several files on one grid.")]
-ModelName = Annotated[str, typer.Option("--model", help="Name (see `geoseg models`) or path of a model bundle.")]
+ModelNames = Annotated[
+    list[str], typer.Option("--model", help="Name (see `geoseg models`) or path of a bundle; several are averaged.")
+]
+Views = Annotated[int, typer.Option(help="Average 4 (flips) or 8 (and quarter turns) views; slower, often better.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace outputs that exist.")]
 
 
@@ -130,6 +134,15 @@ def parse_bands(text: str | None) -> dict[str, str] | None:
     if wrong is not None:
         raise InputError(f"--bands takes name=number or name=file, separated by commas; {wrong!r} is neither.")
     return {name.strip(): value.strip() for name, _, value in pairs}
+
+
+def model_of(names: list[str], views: int) -> str | Model:
+    """The model that a run uses: a name, or an ensemble."""
+    if len(names) == 1 and views == 1:
+        return names[0]
+    from geoseg.models import ensemble
+
+    return ensemble(names, views=views)
 
 
 def one_or_many(scenes: list[str]) -> str | list[str]:

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 @options.reads_and_runs
 def plan(
     scenes: options.Scenes,
-    model: options.ModelName = "landcover-rgb",
+    model: options.ModelNames = ["landcover-rgb"],  # noqa: B006
+    views: options.Views = 1,
     confidence: Annotated[bool, typer.Option("--confidence", help="As if confidence were written too.")] = False,
     probabilities: Annotated[bool, typer.Option("--probabilities", help="As if they were written too.")] = False,
     *,
@@ -29,7 +30,7 @@ def plan(
 
     forecast = plan_file(
         options.one_or_many(scenes),
-        model=model,
+        model=options.model_of(model, views),
         confidence=confidence,
         probabilities=probabilities,
         reading=reading,

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 def segment(
     scenes: options.Scenes,
     output: Annotated[Path, typer.Option("--output", "-o", help="Land-cover GeoTIFF to write.")],
-    model: options.ModelName = "landcover-rgb",
+    model: options.ModelNames = ["landcover-rgb"],  # noqa: B006
+    views: options.Views = 1,
     confidence: Annotated[Path | None, typer.Option(help="Also write the probability of each pixel's class.")] = None,
     probabilities: Annotated[Path | None, typer.Option(help="Also write those of all classes.")] = None,
     staging: Annotated[
@@ -38,7 +39,7 @@ def segment(
         summary = segment_file(
             options.one_or_many(scenes),
             output,
-            model=model,
+            model=options.model_of(model, views),
             confidence=confidence,
             probabilities=probabilities,
             reading=reading,

@@ -177,11 +177,12 @@ class Predictor:
                 torch.maximum(top, plane, out=top)
             kept = Reduced(channel.cpu().numpy(), None, None)
             if confidence or probabilities:
-                share = _share_of_top(planes, top)
+                cooled = 1 / self.model.card.temperature
+                share = _share_of_top(planes, top, cooled)
                 if confidence:
                     kept = kept._replace(confidence=share.cpu().numpy())
                 if probabilities:
-                    spread = torch.stack([(plane - top).exp_().mul_(share) for plane in planes], -3)
+                    spread = torch.stack([(plane - top).mul_(cooled).exp_().mul_(share) for plane in planes], -3)
                     kept = kept._replace(probabilities=spread.cpu().numpy())
             return kept
 
@@ -269,12 +270,15 @@ def _check_request(device: str, precision: str, engine: str, is_onnx: bool) -> N
         raise InputError(f"Engine {engine!r} cannot run this model; use {others}.")
 
 
-def _share_of_top(planes: Sequence[Tensor], top: Tensor) -> Tensor:
-    """Softmax of the likeliest channel. Plane by plane: a pixel's bits do not depend on those beside it."""
+def _share_of_top(planes: Sequence[Tensor], top: Tensor, cooled: float) -> Tensor:
+    """Softmax of the likeliest channel, at one over the temperature.
+
+    Plane by plane: a pixel's bits do not depend on those beside it.
+    """
     total, power = torch.zeros_like(top), torch.empty_like(top)
     for plane in planes:
         torch.sub(plane, top, out=power)
-        total.add_(power.exp_())
+        total.add_(power.mul_(cooled).exp_())
     return total.reciprocal_()
 
 

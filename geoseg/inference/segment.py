@@ -132,12 +132,12 @@ class Segmenter:
 
     def _sample(self, index: tuple[int, int], logits: Tensor, source: _Source, seams: Seams) -> None:
         """What this chip says beside its seams."""
-        kept = self._kept(index)
+        kept, temperature = self._kept(index), self.predictor.model.card.temperature
         for places in places_of(self.grid, index):
             rows, cols = places.relative_to(kept)
-            probabilities = logits[:, torch.from_numpy(rows), torch.from_numpy(cols)].softmax(0).T
+            sampled = logits[:, torch.from_numpy(rows), torch.from_numpy(cols)] / temperature
             rows, cols = places.relative_to(source.window)
-            seams.add(places.key, half_of(probabilities.cpu().numpy(), source.valid[rows, cols]))
+            seams.add(places.key, half_of(sampled.softmax(0).T.cpu().numpy(), source.valid[rows, cols]))
 
     def _reduced(self, logits: Tensor) -> Reduced:
         return self.predictor.reduce(logits, confidence=self.confidence, probabilities=self.probabilities)

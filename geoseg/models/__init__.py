@@ -11,6 +11,7 @@ from geoseg.models.find import find_model, list_models, load_card
 if TYPE_CHECKING:
     from geoseg.models.architectures import ARCHITECTURES, build_network
     from geoseg.models.bundle import Model, load_model, save_model
+    from geoseg.models.ensemble import ensemble
     from geoseg.models.onnx import OnnxNetwork
     from geoseg.models.onnx_graph import onnx_digest
 
@@ -23,6 +24,7 @@ __all__ = [
     "OnnxNetwork",
     "TrainingData",
     "build_network",
+    "ensemble",
     "find_model",
     "list_models",
     "load_card",
@@ -39,6 +41,7 @@ __getattr__ = getattr_of(
         "Model": "bundle",
         "load_model": "bundle",
         "save_model": "bundle",
+        "ensemble": "ensemble",
         "OnnxNetwork": "onnx",
         "onnx_digest": "onnx_graph",
     },

@@ -61,6 +61,7 @@ class ModelCard(_Strict):
         fixed_chip: the network takes chips of `chip_px` only.
         ramp_px: width of the feather between chips; 0 crops.
         position_independent: whether the answer does not depend on where in a chip a pixel lies, given enough halo.
+        temperature: logits are divided by it before probabilities are taken (Guo et al. 2017); classes stay.
         scores: IoU by class, by place not trained on.
         limitations: where it fails.
         weights_sha256: of names, shapes and values of the weights, or of an ONNX graph; None without weights.
@@ -84,6 +85,7 @@ class ModelCard(_Strict):
     fixed_chip: bool = False
     ramp_px: Annotated[int, Field(ge=0, le=4096)] = 0
     position_independent: bool
+    temperature: Positive = 1.0
     training_data: tuple[TrainingData, ...] = ()
     scores: dict[str, dict[str, float]] = {}
     limitations: str = ""
