@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import NamedTuple, Self
@@ -14,6 +17,9 @@ from rasterio.errors import RasterioError
 from geoseg.errors import BlockError, GeosegError, InputError
 from geoseg.grid import Window
 from geoseg.vector.trace import BACKGROUND, BlockTrace, trace_block
+
+THREADS = 4
+"""Blocks traced at once, at most: each costs memory, and joining takes its time on one core."""
 
 Progress = Callable[[int, int], None]
 """Called after each block with the pixels done and the pixels of the raster."""
@@ -80,19 +86,44 @@ def _grouped_edges(sizes: Sequence[int], block: int) -> tuple[int, ...]:
 def trace_blocks(
     read: Callable[[Window], BlockPixels], blocks: Blocks, progress: Progress | None = None
 ) -> Iterator[BlockTrace]:
-    """Read and trace block after block.
-
-    The last row above and the last column to the left are kept, so that no pixel is read twice: where reading means
-    computing (a lazy array), a halo read anew would compute its neighbors again.
+    """Read block after block, and trace up to `THREADS` of them at once.
 
     Raises:
         BlockError: a block could not be read; the message has its window.
+    """
+    total, done = blocks.shape[0] * blocks.shape[1], 0
+    threads = min(THREADS, os.cpu_count() or 1)
+    waiting: deque[Future[BlockTrace]] = deque()
+    with ThreadPoolExecutor(threads) as pool:
+
+        def first() -> BlockTrace:
+            nonlocal done
+            trace = waiting.popleft().result()
+            done += trace.window.area
+            if progress is not None:
+                progress(done, total)
+            return trace
+
+        for window, codes, confidence in _with_halos(read, blocks):
+            waiting.append(pool.submit(trace_block, codes, window, blocks.shape[1], confidence))
+            if len(waiting) > threads:
+                yield first()
+        while waiting:
+            yield first()
+
+
+def _with_halos(
+    read: Callable[[Window], BlockPixels], blocks: Blocks
+) -> Iterator[tuple[Window, NDArray[np.int32], NDArray[np.int32] | None]]:
+    """Window, codes with a halo, and confidence of each block.
+
+    The last row above and the last column to the left are kept, so that no pixel is read twice: where reading means
+    computing (a lazy array), a halo read anew would compute its neighbors again.
     """
     height, width = blocks.shape
     above = np.full(width + 2, BACKGROUND, np.int32)  # raster column c is at c + 1
     below = above.copy()
     left = np.empty(0, np.int32)
-    done = 0
     for window in blocks:
         with _block_errors(window):
             pixels = read(window)
@@ -106,10 +137,7 @@ def trace_blocks(
         below[window.col + 1 : window.col_stop + 1] = codes[window.height, 1 : window.width + 1]
         if last_col:
             above, below = below, above
-        yield trace_block(codes, window, width, pixels.confidence)
-        done += window.area
-        if progress is not None:
-            progress(done, height * width)
+        yield window, codes, pixels.confidence
 
 
 @contextmanager

@@ -256,9 +256,9 @@ def _concatenate_chains(
                 straight = drop_straight and _straight(out[count - 2], out[count - 1], points[first + step])
                 count -= 1 if straight else 0
                 first, size = first + step, size - 1
-            for i in range(size):
-                out[count + i] = points[first + i * step]
-            count += size
+            for _ in range(size):
+                out[count, 0], out[count, 1] = points[first, 0], points[first, 1]
+                count, first = count + 1, first + step
         out_offsets[chain + 1] = count
     return out[:count].copy(), out_offsets
 

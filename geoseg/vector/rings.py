@@ -30,12 +30,23 @@ def build_polygons(coverage: Coverage, transform: Affine) -> NDArray[np.object_]
     order = np.lexsort((_ring_areas(coverage, chains) < 0, owner))  # of each component the shell first
     rings = concatenate_chains(arcs, _picked(chains, order), False)
     polygon_offsets = np.searchsorted(owner[order], np.arange(coverage.components.code.size + 1))
-    coordinates = np.empty(rings.points.shape)
-    coordinates[:, 0], coordinates[:, 1] = to_crs(rings.points[:, 0], rings.points[:, 1], transform)
-    polygons = shapely.from_ragged_array(shapely.GeometryType.POLYGON, coordinates, (rings.offsets, polygon_offsets))
     # Rows count downwards: the component on the left is counter-clockwise only if the transform mirrors.
-    mirrors = transform.determinant < 0
-    return np.asarray(polygons if mirrors else shapely.reverse(polygons), dtype=object)
+    points = rings.points if transform.determinant < 0 else _reversed(rings.points, rings.offsets)
+    coordinates = np.empty(points.shape)
+    coordinates[:, 0], coordinates[:, 1] = to_crs(points[:, 0], points[:, 1], transform)
+    polygons = shapely.from_ragged_array(shapely.GeometryType.POLYGON, coordinates, (rings.offsets, polygon_offsets))
+    return np.asarray(polygons, dtype=object)
+
+
+@compiled
+def _reversed(points: NDArray[np.int32], offsets: NDArray[np.int64]) -> NDArray[np.int32]:
+    """Each ring backwards, from the same point."""
+    out = np.empty_like(points)
+    for ring in range(offsets.size - 1):
+        begin, last = offsets[ring], offsets[ring + 1] - 1
+        for i in range(last - begin + 1):
+            out[begin + i, 0], out[begin + i, 1] = points[last - i, 0], points[last - i, 1]
+    return out
 
 
 @compiled

@@ -367,18 +367,16 @@ def _walk(
 ) -> int:
     """Append the points from `start` to the next node, or back to `start`; the new point count."""
     used[start] |= 1 << direction
-    points[count] = graph.point[start]
+    points[count, 0], points[count, 1] = graph.point[start, 0], graph.point[start, 1]
     count += 1
     vertex = graph.link[start, direction]
     while vertex != start and not graph.node[vertex]:
         used[vertex] = 15
-        points[count] = graph.point[vertex]
+        points[count, 0], points[count, 1] = graph.point[vertex, 0], graph.point[vertex, 1]
         count += 1
-        for turn in (1, 3):  # a vertex that is no node is a corner
-            if graph.link[vertex, (direction + turn) % 4] >= 0:
-                direction = (direction + turn) % 4
-                break
+        right = (direction + 1) & 3  # a vertex that is no node is a corner
+        direction = right if graph.link[vertex, right] >= 0 else (direction + 3) & 3
         vertex = graph.link[vertex, direction]
-    used[vertex] |= 1 << ((direction + 2) % 4)
-    points[count] = graph.point[vertex]
+    used[vertex] |= 1 << ((direction + 2) & 3)
+    points[count, 0], points[count, 1] = graph.point[vertex, 0], graph.point[vertex, 1]
     return count + 1

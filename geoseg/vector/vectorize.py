@@ -26,7 +26,7 @@ from geoseg.vector.trace import BACKGROUND
 _log = logging.getLogger(__name__)
 
 BLOCK = 2048
-"""Rows and columns read and traced at once: about 650 MB at worst, in a map of pure noise."""
+"""Rows and columns of a block: about 650 MB while it is traced at worst, in a map of pure noise."""
 
 
 @dataclass(frozen=True, slots=True)
