@@ -20,7 +20,7 @@ from geoseg.models import Model, OnnxNetwork
 from geoseg.raster.handles import limit_gdal_cache
 
 MIB = 2**20
-BASE = 1100 * MIB  # a process with torch, OpenVINO, GDAL and dask, and a compiled network
+BASE = 1150 * MIB  # a process with torch, OpenVINO, GDAL and dask, and a compiled network
 UNKNOWN_NETWORK = 2048  # bytes for each pixel of a chip, where a network cannot be traced (ONNX)
 WEIGHT_COPIES = 2  # the module's own and the engine's
 RESERVE = {"torch": 1.7, "openvino": 1.15}  # copies in other memory formats, scratch space, what the allocator loses

@@ -119,7 +119,7 @@ class _Run:
         """The task with its network goes to each worker once; one that joins fetches it from another."""
         if self.shared is not None and self.shared.status == "finished":
             return
-        self.shared = None  # it went with the last worker that had it
+        self.shared = None  # it went with the only worker that had it: dask drops copies that nothing waits for
         with suppress(TimeoutError, OSError):  # the workers went too; the next look will tell
             [self.shared] = self.client.scatter(
                 [_Travelling(self.task)], workers=list(self.crew.threads), broadcast=True, hash=False
@@ -170,7 +170,11 @@ class _Run:
     def _lost(self, future: Future[Any]) -> None:
         """A block whose worker died. Those that were in the same worker are suspects too, until each runs alone."""
         self.crew.update()  # the dead worker gets no more, and a scheduler that is gone is no block's fault
-        block, _ = self.given.pop(future)
+        block, worker = self.given.pop(future)
+        if worker in self.crew.threads and future.status != "error":  # the task itself was lost, with another worker
+            self.again.append(block)
+            self._share()
+            return
         self.deaths[block] += 1
         if self.deaths[block] >= DEATHS:
             raise BlockError(

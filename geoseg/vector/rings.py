@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 
 from geoseg.vector.join import Chains, Coverage, concatenate_chains, sort_ends
 from geoseg.vector.kernels import compiled
-from geoseg.vector.measure import to_crs
 
 
 def build_polygons(coverage: Coverage, transform: Affine) -> NDArray[np.object_]:
@@ -31,21 +30,25 @@ def build_polygons(coverage: Coverage, transform: Affine) -> NDArray[np.object_]
     rings = concatenate_chains(arcs, _picked(chains, order), False)
     polygon_offsets = np.searchsorted(owner[order], np.arange(coverage.components.code.size + 1))
     # Rows count downwards: the component on the left is counter-clockwise only if the transform mirrors.
-    points = rings.points if transform.determinant < 0 else _reversed(rings.points, rings.offsets)
-    coordinates = np.empty(points.shape)
-    coordinates[:, 0], coordinates[:, 1] = to_crs(points[:, 0], points[:, 1], transform)
+    coordinates = _placed(rings.points, rings.offsets, tuple(transform)[:6], transform.determinant > 0)
     polygons = shapely.from_ragged_array(shapely.GeometryType.POLYGON, coordinates, (rings.offsets, polygon_offsets))
     return np.asarray(polygons, dtype=object)
 
 
 @compiled
-def _reversed(points: NDArray[np.int32], offsets: NDArray[np.int64]) -> NDArray[np.int32]:
-    """Each ring backwards, from the same point."""
-    out = np.empty_like(points)
+def _placed(
+    points: NDArray[np.int32], offsets: NDArray[np.int64], transform: tuple[float, ...], backwards: bool
+) -> NDArray[np.float64]:
+    """Coordinates (x, y) of the points of rings, each from the same point in either direction."""
+    a, b, c, d, e, f = transform
+    out = np.empty(points.shape)
     for ring in range(offsets.size - 1):
         begin, last = offsets[ring], offsets[ring + 1] - 1
-        for i in range(last - begin + 1):
-            out[begin + i, 0], out[begin + i, 1] = points[last - i, 0], points[last - i, 1]
+        for at in range(begin, last + 1):
+            source = begin + last - at if backwards else at
+            row, col = points[source, 0], points[source, 1]
+            out[at, 0] = a * col + b * row + c
+            out[at, 1] = d * col + e * row + f
     return out
 
 
