@@ -17,9 +17,12 @@ if TYPE_CHECKING:
     from geoseg.models.ensemble import ensemble
     from geoseg.models.find import list_models
     from geoseg.pipeline import plan_file, segment_file, vectorize_file
+    from geoseg.raster.labels import LabelOptions, open_labels
     from geoseg.raster.reader import SceneOptions
     from geoseg.synthetic import SyntheticScene, write_scene
+    from geoseg.training.evaluate import EvaluateOptions
     from geoseg.vector import vectorize
+    from geoseg.view.evaluation import EvaluateSummary, evaluate_file
 
 _HOMES = {
     "open_scene": "catalog",
@@ -30,6 +33,11 @@ _HOMES = {
     "plan_file": "pipeline",
     "segment_file": "pipeline",
     "vectorize_file": "pipeline",
+    "evaluate_file": "view.evaluation",
+    "EvaluateOptions": "training.evaluate",
+    "EvaluateSummary": "view.evaluation",
+    "LabelOptions": "raster.labels",
+    "open_labels": "raster.labels",
     "SceneOptions": "raster.reader",
     "RunOptions": "inference.plan",
     "list_models": "models.find",
@@ -54,6 +62,11 @@ __all__ = [
     "plan_file",
     "segment_file",
     "vectorize_file",
+    "evaluate_file",
+    "EvaluateOptions",
+    "EvaluateSummary",
+    "LabelOptions",
+    "open_labels",
     "SceneOptions",
     "RunOptions",
     "list_models",

@@ -226,6 +226,24 @@ def test_labels_of_one_class_are_called_what_they_are(tmp_path: Path, files: tup
     assert report_of(tmp_path / "out")["overall"]["overall_accuracy"]["low"] is None
 
 
+def test_of_buildings_alone_precision_is_known_where_all_else_is_other(
+    tmp_path: Path, files: tuple[Path, Path]
+) -> None:
+    labels = polygons(tmp_path / "labels.gpkg", [("building", (50, 40, 150, 140))])
+    options = EvaluateOptions(labels=LabelOptions(elsewhere="other"))
+    evaluate_file(files[0], labels, tmp_path / "out", options=options)
+    predicted = maps()[1][0]
+    truth = np.zeros(SHAPE, np.bool_)
+    truth[40:140, 50:150] = True
+    known = predicted < 255
+    found = report_of(tmp_path / "out")["classes"]["building"]
+    precision = sklearn.metrics.precision_score(truth[known], predicted[known] == 1)
+    assert found["precision"]["value"] == pytest.approx(precision, abs=1e-6)
+    iou = sklearn.metrics.jaccard_score(truth[known], predicted[known] == 1)
+    assert found["iou"]["value"] == pytest.approx(iou, abs=1e-6)
+    assert set(report_of(tmp_path / "out")["classes"]) == {"building", "other"}
+
+
 def test_foreign_land_cover_and_labels_without_names(tmp_path: Path) -> None:
     labels, predicted = maps()
     files = [write(tmp_path / f"{i}.tif", array, **GRID) for i, array in enumerate((predicted, labels))]
@@ -314,6 +332,10 @@ def test_the_same_run_again_is_up_to_date_and_other_labels_are_not(tmp_path: Pat
     labels = polygons(tmp_path / "labels.gpkg", [("water", (50, 40, 100, 90))])
     with pytest.raises(InputError, match="another evaluation"):
         evaluate_file(scene[0], labels, tmp_path / "out", **given)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "all.tif").rename(tmp_path / "mine" / "landcover.tif")
+    with pytest.raises(InputError, match=r"mine/landcover.tif .*--overwrite"):
+        evaluate_file(scene[0], labels, tmp_path / "mine", **given)
 
 
 def test_a_run_that_stopped_goes_on(tmp_path: Path, scene: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:

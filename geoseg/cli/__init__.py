@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from geoseg.cli import demo, info, models, plan, segment, vectorize
+from geoseg.cli import demo, evaluate, info, models, plan, segment, vectorize
 from geoseg.errors import GeosegError
 
 STOPPED = (130, 143)  # the exit codes of Ctrl-C, from typer, and of SIGTERM
@@ -24,6 +24,7 @@ app.command("info")(info.info)
 app.command("plan")(plan.plan)
 app.command("segment")(segment.segment)
 app.command("vectorize")(vectorize.vectorize)
+app.command("evaluate")(evaluate.evaluate)
 app.command("models")(models.models)
 app.command("demo")(demo.demo)
 

@@ -62,6 +62,7 @@ class ModelCard(_Strict):
         ramp_px: width of the feather between chips; 0 crops.
         position_independent: whether the answer does not depend on where in a chip a pixel lies, given enough halo.
         temperature: logits are divided by it before probabilities are taken (Guo et al. 2017); classes stay.
+        calibration: what the temperature was fitted on and what it gained: ece_before, ece_after, pixels.
         scores: IoU by class, by place not trained on.
         limitations: where it fails.
         weights_sha256: of names, shapes and values of the weights, or of an ONNX graph; None without weights.
@@ -87,6 +88,7 @@ class ModelCard(_Strict):
     position_independent: bool
     temperature: Positive = 1.0
     training_data: tuple[TrainingData, ...] = ()
+    calibration: dict[str, float] = {}
     scores: dict[str, dict[str, float]] = {}
     limitations: str = ""
     weights_sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None

@@ -128,6 +128,7 @@ def _card(models: Sequence[Model], views: int) -> ModelCard:
             "training_data": tuple(dict.fromkeys(data for card in cards for data in card.training_data)),
             "scores": {},
             "temperature": 1.0,
+            "calibration": {},
             "weights_sha256": None,
         }
     )

@@ -20,13 +20,15 @@ from geoseg.inference.plan import RunOptions
 from geoseg.legend import Legend
 from geoseg.models import Model
 from geoseg.raster.aoi import AreaOfInterest, read_aoi
+from geoseg.raster.cog import is_current
+from geoseg.raster.disk import check_disk_space, check_output
 from geoseg.raster.labels import LabelOptions, LabelReader, open_labels
 from geoseg.raster.landcover import read_legend
 from geoseg.raster.reader import SceneOptions, SceneReader
 from geoseg.raster.remote import plain_name
 from geoseg.raster.staging import digest_of
 from geoseg.training.boundary import Targets, check_distance
-from geoseg.training.calibrate import calibrate
+from geoseg.training.calibrate import calibrate, parts_of
 from geoseg.training.compare import AreaLabels, Cells, Comparison, Survey, survey
 from geoseg.training.predict import Believed, Orders, predicted
 from geoseg.training.report import Evaluation, Setting
@@ -180,12 +182,10 @@ class Trial:
             )
         aoi = _aoi(reader, options)
         legend = read_legend(Path(landcover))
+        if len(legend.classes) > MANY:
+            legend = _cut_down(legend, landcover, labels, reader, options)
         found = AreaLabels(_open(labels, legend, reader, options), aoi)
         surveyed = _surveyed(found, labels, options)
-        if len(legend.classes) > MANY:
-            legend = _cut_down(legend, surveyed, AreaLabels(_open(landcover, legend, reader, EvaluateOptions()), aoi))
-            found = AreaLabels(_open(labels, legend, reader, options), aoi)
-            surveyed = survey(found)
         return cls(reader, found, surveyed, options, None, Path(labels).name)
 
     @property
@@ -239,9 +239,22 @@ class Trial:
         if self.job is None:
             yield self._compared(self.reader.files[0].path, None, progress)
             return
-        orders = Orders(landcover, self.parts, run, int(self.surveyed.pixels.sum()), self.setting.cell_px, overwrite)
+        check_output(
+            landcover,
+            overwrite=overwrite or is_current(landcover, self.digest),
+            inputs=[file.path for file in self.reader.files],
+        )
+        check_disk_space(landcover, raster_bytes=self.job.extent.area)
+        labelled = int(self.surveyed.pixels.sum())
+        orders = Orders(landcover, self.parts, run, labelled, self.setting.cell_px, self._told_apart, overwrite)
         with predicted(self.job, self.labels, orders, lambda *done: progress("segment", *done)) as believed:
             yield self._compared(landcover, believed, progress)
+
+    @property
+    def _told_apart(self) -> NDArray[np.intp]:
+        codes = self.labels.labels.codes
+        held = [own for own, pixels in zip(codes.members, self.surveyed.pixels, strict=True) if pixels]
+        return parts_of(held, len(codes.legend.classes))
 
     @property
     def _temperature(self) -> float:
@@ -299,8 +312,16 @@ def _surveyed(labels: AreaLabels, path: str | os.PathLike[str], options: Evaluat
     return found
 
 
-def _cut_down(legend: Legend, surveyed: Survey, landcover: AreaLabels) -> Legend:
-    """The classes that occur; a land cover without names has all that there could be."""
-    occurring = surveyed.pixels + survey(landcover).pixels > 0
-    kept = tuple(entry for entry, occurs in zip(legend.classes, occurring, strict=False) if occurs)
+def _cut_down(
+    legend: Legend,
+    landcover: str | os.PathLike[str],
+    labels: str | os.PathLike[str],
+    reader: SceneReader,
+    options: EvaluateOptions,
+) -> Legend:
+    """The classes that occur on either side; a land cover without names has all that there could be."""
+    plain = replace(options, labels=options.labels.without_other())
+    sides = (landcover, EvaluateOptions()), (labels, plain)
+    occurring = sum(survey(AreaLabels(_open(path, legend, reader, how), None)).pixels for path, how in sides)
+    kept = tuple(entry for entry, pixels in zip(legend.classes, np.asarray(occurring), strict=False) if pixels)
     return legend.model_copy(update={"classes": kept})

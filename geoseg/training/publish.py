@@ -18,11 +18,13 @@ from geoseg.models import Model, load_model, save_model
 from geoseg.models.receptive import receptive_field, smallest_halo
 from geoseg.raster.normalize import Normalization
 from geoseg.raster.reader import Pixels
+from geoseg.training.calibrate import Sample, calibrate
 from geoseg.training.evaluate import Confusion
 from geoseg.training.samples import ArrayScene
 
 log = logging.getLogger(__name__)
 CORE = 256  # pixels of the chips on which the halo is measured
+SAMPLED = 2000  # pixels of each block that the temperature is fitted to
 
 Coarse = Callable[[NDArray[np.integer]], NDArray[np.int16]]
 
@@ -58,40 +60,70 @@ def publish(
     chip = max(stored.card.chip_px, little_waste(halo, stride))
     card = stored.card.model_copy(update={"halo_px": halo, "chip_px": chip})
     stored = Model(stored.network, card)
-    scores = {place: score(stored, scenes, names, coarse) for place, scenes in places.items()}
-    save_model(Model(stored.network, card.model_copy(update={"scores": scores})), folder)
+    judged = {place: judge(stored, scenes, names, coarse) for place, scenes in places.items()}
+    update: dict[str, object] = {"scores": {place: scores for place, (scores, _) in judged.items()}}
+    if (fitted := calibrate(_together([sample for _, sample in judged.values()]))) is not None:
+        told = fitted.to_card()
+        update |= {"temperature": told.pop("temperature"), "calibration": told}
+    save_model(Model(stored.network, card.model_copy(update=update)), folder)
     return load_model(folder)
 
 
-def score(model: Model, scenes: Sequence[ArrayScene], names: Sequence[str], coarse: Coarse) -> dict[str, float]:
-    """IoU by class and overall accuracy over whole scenes, with the card's own chip and halo, rounded to 0.001."""
+def judge(
+    model: Model, scenes: Sequence[ArrayScene], names: Sequence[str], coarse: Coarse
+) -> tuple[dict[str, float], Sample]:
+    """Whole scenes, with the card's own chip and halo.
+
+    Returns:
+        IoU by class and overall accuracy, rounded to 0.001, and labelled pixels to calibrate with.
+    """
     matrix = Confusion(names)
-    channel = np.full(256, 255, np.uint8)
-    channel[list(model.card.legend.ids)] = np.arange(len(model.card.legend.ids))
+    parts = coarse(np.arange(len(model.card.legend.classes))).astype(np.intp)
     predictor = Predictor(model, Backend.resolve(precision="float32", card=model.card))
+    rng = np.random.default_rng(0)
+    drawn: list[Sample] = []
     for scene in scenes:
-        for window, class_map in _segmented(predictor, scene):
+        for window, spread in _segmented(predictor, scene):
             rows, cols = window.slices
-            matrix.add(coarse(scene.labels[rows, cols]), coarse(channel[class_map]))
+            reference = coarse(scene.labels[rows, cols])
+            matrix.add(reference, parts[spread.argmax(0)])
+            known = np.flatnonzero(reference.ravel() >= 0)
+            some = rng.choice(known, min(SAMPLED, known.size), replace=False)
+            pixels, labels = spread.reshape(len(parts), -1)[:, some].T, reference.ravel()[some]
+            drawn.append(Sample(pixels, labels.astype(np.uint8), np.zeros(some.size, np.int64), parts))
     found = matrix.iou() | {"overall_accuracy": matrix.overall_accuracy()}
-    return {name: round(value, 3) for name, value in found.items() if np.isfinite(value)}
+    return {name: round(value, 3) for name, value in found.items() if np.isfinite(value)}, _together(drawn)
 
 
-def _segmented(predictor: Predictor, scene: ArrayScene) -> Iterator[tuple[Window, NDArray[np.uint8]]]:
+def _together(samples: Sequence[Sample]) -> Sample:
+    """All of them; the cells of each are cells of their own."""
+    starts = np.cumsum([0, *(int(sample.cells.max(initial=-1)) + 1 for sample in samples)])
+    cells = [sample.cells + start for sample, start in zip(samples, starts, strict=False)]
+    return Sample(
+        np.concatenate([sample.probabilities for sample in samples]),
+        np.concatenate([sample.reference for sample in samples]),
+        np.concatenate(cells),
+        samples[0].parts,
+    )
+
+
+def _segmented(predictor: Predictor, scene: ArrayScene) -> Iterator[tuple[Window, NDArray[np.float32]]]:
+    """Windows of a scene and the probabilities (class, height, width) there."""
     card = predictor.model.card
     grid = ChipGrid.of(
         scene.shape, chip=card.chip_px, halo=card.halo_px, output_stride=card.output_stride, block=card.chip_px
     )
-    segmenter = Segmenter(
-        grid, normalization_for(card, _band_names(predictor.model), "uint8"), predictor, confidence=False
-    )
+    normalization = normalization_for(card, _band_names(predictor.model), "uint8")
+    segmenter = Segmenter(grid, normalization, predictor, confidence=False, probabilities=True)
 
     def read(window: Window) -> Pixels:
         pixels, _ = scene.read(window)
         return Pixels(pixels, np.ones(window.shape, np.bool_))
 
     for block in grid.blocks():
-        yield block.window, segmenter(block.window, read).class_map
+        spread = segmenter(block.window, read).probabilities
+        assert spread is not None
+        yield block.window, spread
 
 
 def _chips(

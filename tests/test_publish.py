@@ -1,0 +1,75 @@
+"""What a card says of its network is measured on what is stored."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from builders import RGB, pixels_of, tiny_model
+from numpy.typing import NDArray
+from sklearn.metrics import jaccard_score
+
+from geoseg.inference import Backend, Predictor
+from geoseg.models import Model
+from geoseg.training.losses import IGNORE
+from geoseg.training.publish import publish
+from geoseg.training.samples import ArrayScene
+
+NAMES = ("building", "ground", "vegetation", "water")
+
+
+def coarse(codes: NDArray[np.integer]) -> NDArray[np.int16]:
+    table = np.full(256, -1, np.int16)
+    table[:6] = [0, 1, 1, 2, 2, 3]
+    found: NDArray[np.int16] = table[np.asarray(codes)]
+    return found
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory: pytest.TempPathFactory) -> tuple[Model, dict[str, list[ArrayScene]]]:
+    """Labels are what the network says, a third of them spoiled, and some left out."""
+    given = tiny_model()
+    rng = np.random.default_rng(0)
+    predictor = Predictor(given, Backend("cpu", "float32"))
+    places: dict[str, list[ArrayScene]] = {"one": [], "two": []}
+    for number, scenes in enumerate([*places.values(), places["two"]]):
+        pixels = pixels_of((400, 424), seed=number)
+        labels = predictor.logits(RGB(pixels, np.ones((400, 424), np.bool_))).argmax(0).numpy().astype(np.uint8)
+        spoiled = rng.random(labels.shape) < 0.33
+        labels[spoiled] = rng.integers(0, 6, int(spoiled.sum()))
+        labels[rng.random(labels.shape) < 0.1] = IGNORE
+        scenes.append(ArrayScene(pixels, labels, 0.5))
+    folder: Path = tmp_path_factory.mktemp("bundle") / "tiny"
+    return publish(given, folder, places=places, names=NAMES, coarse=coarse, halo_chips=4), places
+
+
+def test_scores_are_those_of_the_stored_network(published: tuple[Model, dict[str, list[ArrayScene]]]) -> None:
+    model, places = published
+    predictor = Predictor(model, Backend("cpu", "float32"))
+    for place, scenes in places.items():
+        truth, found = [], []
+        for scene in scenes:
+            halo = model.card.exact_halo_px
+            wide = np.pad(scene.pixels, ((0, 0), (halo, halo), (halo, halo)), mode="reflect")
+            logits = predictor.logits(RGB(wide, np.ones(wide.shape[1:], np.bool_)))
+            said = logits[:, halo:-halo, halo:-halo].argmax(0).numpy()
+            known = scene.labels != IGNORE
+            truth.append(coarse(scene.labels)[known])
+            found.append(coarse(said)[known])
+        expected = jaccard_score(np.concatenate(truth), np.concatenate(found), average=None)
+        told = [model.card.scores[place][name] for name in NAMES]
+        np.testing.assert_allclose(told, expected, atol=0.004)  # the halo may change a pixel in a thousand
+
+
+def test_the_temperature_makes_too_sure_a_network_less_so(published: tuple[Model, object]) -> None:
+    card = published[0].card
+    assert card.temperature > 1.05  # a third of the labels are wrong, and the network does not know
+    assert card.calibration["ece_after"] < card.calibration["ece_before"] / 2
+    assert card.calibration["pixels"] > 10_000
+
+
+def test_halo_and_reach_are_measured(published: tuple[Model, object]) -> None:
+    card = published[0].card
+    assert 0 < card.halo_px <= card.exact_halo_px
+    assert card.receptive_field_px == tiny_model().card.receptive_field_px
