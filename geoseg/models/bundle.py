@@ -23,7 +23,7 @@ from geoseg.models.card import ModelCard
 from geoseg.models.find import CARD, CARD_KEY, WEIGHTS, find_model, load_card
 from geoseg.models.onnx import ONNX, OnnxNetwork, load_onnx, save_onnx
 
-PROSE = {"description", "calibration", "scores", "limitations", "training_data", "fixed_chip"}  # the chip is an option of the run
+PROSE = {"description", "calibration", "scores", "limitations", "training_data", "fixed_chip"}  # the chip is the run's
 
 
 @dataclass(frozen=True)
