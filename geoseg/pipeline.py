@@ -65,6 +65,8 @@ def segment_file(
     model: str | os.PathLike[str] | Model = "landcover-rgb",
     confidence: str | os.PathLike[str] | None = None,
     probabilities: str | os.PathLike[str] | None = None,
+    polygons: str | os.PathLike[str] | None = None,
+    classes: Sequence[str] | None = None,
     reading: SceneOptions | None = None,
     run: RunOptions | None = None,
     overwrite: bool = False,
@@ -78,6 +80,8 @@ def segment_file(
         model: name or path of a bundle, or a loaded one.
         confidence: also write the probability of each pixel's class there, 0..200 = 0..1.
         probabilities: also write those of all classes there, a band each.
+        polygons: also write the land cover's polygons there, as `vectorize_file` does.
+        classes: of the polygons; None for all.
         reading: what the scene's files do not say.
         run: chip, halo, block, device and so on.
         overwrite: replace outputs that exist.
@@ -90,11 +94,22 @@ def segment_file(
     kept = confidence is not None, probabilities is not None
     job, run = _job(scene, model, reading, run, kept)
     layers = job.layers(Path(output), confidence, probabilities)
-    if all(is_current(layer.path, job.digest) for layer in layers):
+    is_done = all(is_current(layer.path, job.digest) for layer in layers)
+    drawn = None if polygons is None else Path(polygons)
+    if drawn is not None and not (is_done and _is_newer(drawn, Path(output))):
+        _check_polygons(job, drawn, classes, [layer.path for layer in layers], overwrite)
+    if is_done:
         discard_leftovers(layers[-1].path, job.digest)
-        return RunSummary([layer.path for layer in layers], up_to_date=True, pixels=job.extent.area)
-    _check_outputs(job, layers, overwrite)
-    return _segment(job, layers, run, overwrite, progress or _silent)
+        summary = RunSummary([layer.path for layer in layers], up_to_date=True, pixels=job.extent.area)
+    else:
+        _check_outputs(job, layers, overwrite)
+        summary = _segment(job, layers, run, overwrite, progress or _silent)
+    if drawn is not None and not (is_done and _is_newer(drawn, Path(output))):
+        started = time.perf_counter()
+        vectorize_file(output, drawn, classes=classes, confidence=confidence, overwrite=overwrite, progress=progress)
+        summary.seconds["vectorize"], summary.up_to_date = time.perf_counter() - started, False
+    summary.outputs += [] if drawn is None else [drawn]
+    return summary
 
 
 @dataclass(frozen=True, slots=True)
@@ -340,6 +355,23 @@ def _warn_of_seams(job: Job, seams: Seams) -> None:
         seams.largest_difference,
         remedy,
     )
+
+
+def _is_newer(polygons: Path, landcover: Path) -> bool:
+    """Whether polygons were drawn from this land cover: they are written last, and whole or not at all."""
+    return polygons.is_file() and polygons.stat().st_mtime_ns >= landcover.stat().st_mtime_ns
+
+
+def _check_polygons(
+    job: Job, polygons: Path, classes: Sequence[str] | None, layers: list[Path], overwrite: bool
+) -> None:
+    """Before hours of computing, all that would be found wrong after them."""
+    from geoseg.vector.export import check_crs_fits, check_vector_output
+
+    job.model.card.legend.select(classes)
+    inputs = [*layers, *(file.path for file in job.reader.files)]
+    check_vector_output(polygons, overwrite=overwrite, inputs=inputs)
+    check_crs_fits(polygons, job.reader.crs)
 
 
 def _pixels(layout: BlockLayout, blocks: set[tuple[int, int]]) -> int:

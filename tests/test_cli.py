@@ -71,7 +71,7 @@ def test_help_of_segment_lists_the_options_that_are_promised() -> None:
     promised = (
         "--output -o --model --confidence --probabilities --aoi --bands --nodata --valid-mask --scale --offset --gsd "
         "--resample --device --precision --engine --chip --halo --block --memory --workers --scheduler --staging "
-        "--overwrite --views"
+        "--overwrite --views --polygons --classes"
     )
     assert all(option in text for option in promised.split())
 

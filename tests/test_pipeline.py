@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import geopandas as gpd
 import numpy as np
 import pytest
 import rasterio
@@ -20,7 +21,7 @@ from scene_files import AT, write
 from geoseg.errors import BlockError, InputError
 from geoseg.inference import RunOptions
 from geoseg.models import save_model
-from geoseg.pipeline import RunSummary, segment_file
+from geoseg.pipeline import RunSummary, segment_file, vectorize_file
 from geoseg.raster.georeference import ignore_not_georeferenced
 from geoseg.raster.reader import SceneOptions
 
@@ -362,3 +363,39 @@ def test_time_and_place_leave_no_trace(tmp_path: Path) -> None:
         contents.append({path.name: path.read_bytes() for path in folder.iterdir()})
         time.sleep(1.1)  # TIFF times have seconds
     assert contents[0] == contents[1]
+
+
+def test_polygons_in_the_same_run_are_those_of_the_land_cover(tmp_path: Path) -> None:
+    scene, cover, polygons = index_scene(tmp_path / "scene.tif"), tmp_path / "cover.tif", tmp_path / "cover.gpkg"
+    wanted = {"polygons": polygons, "classes": ["water", "vegetation"]}
+    summary = by_index(scene, cover, **wanted)
+    assert summary.outputs == [cover, polygons]
+    vectorize_file(cover, tmp_path / "apart.gpkg", classes=["water", "vegetation"])
+    for layer in ("water", "vegetation"):
+        found, apart = (gpd.read_file(path, layer=layer) for path in (polygons, tmp_path / "apart.gpkg"))
+        assert len(found) > 3
+        assert found.equals(apart)
+    assert by_index(scene, cover, **wanted).up_to_date
+    polygons.unlink()
+    again = by_index(scene, cover, **wanted)
+    assert set(again.seconds) == {"vectorize"}
+    assert polygons.is_file()
+
+
+@pytest.mark.parametrize(
+    ("name", "classes", "said"),
+    [
+        ("cover.shp", None, "Shapefiles are not written"),
+        ("cover.gpkg", ["lava"], "'lava' is not in the legend"),
+        ("there.gpkg", None, "exists"),
+        ("no/cover.gpkg", None, "does not exist"),
+    ],
+)
+def test_polygons_that_cannot_be_written_are_refused_before_the_run(
+    name: str, classes: list[str] | None, said: str, tmp_path: Path
+) -> None:
+    (tmp_path / "there.gpkg").touch()
+    scene = index_scene(tmp_path / "scene.tif")
+    with pytest.raises(InputError, match=said):
+        by_index(scene, tmp_path / "cover.tif", polygons=tmp_path / name, classes=classes)
+    assert not (tmp_path / "cover.tif").exists()

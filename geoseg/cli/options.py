@@ -145,6 +145,11 @@ def model_of(names: list[str], views: int) -> str | Model:
     return ensemble(names, views=views)
 
 
+def listed(text: str | None) -> list[str] | None:
+    """`building,water` as names."""
+    return None if text is None else [name.strip() for name in text.split(",")]
+
+
 def one_or_many(scenes: list[str]) -> str | list[str]:
     return scenes[0] if len(scenes) == 1 else scenes
 

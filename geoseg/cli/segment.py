@@ -24,6 +24,10 @@ def segment(
     views: options.Views = 1,
     confidence: Annotated[Path | None, typer.Option(help="Also write the probability of each pixel's class.")] = None,
     probabilities: Annotated[Path | None, typer.Option(help="Also write those of all classes.")] = None,
+    polygons: Annotated[
+        Path | None, typer.Option(help="Also write polygons: .gpkg, .parquet, .fgb or .geojson.")
+    ] = None,
+    classes: Annotated[str | None, typer.Option(help="Of the polygons, as in building,water,vegetation.")] = None,
     staging: Annotated[
         str | None, typer.Option(help="Folder or URL (s3://...) that keeps finished blocks; default: beside OUTPUT.")
     ] = None,
@@ -42,6 +46,8 @@ def segment(
             model=options.model_of(model, views),
             confidence=confidence,
             probabilities=probabilities,
+            polygons=polygons,
+            classes=options.listed(classes),
             reading=reading,
             run=replace(run, staging=staging),
             overwrite=overwrite,

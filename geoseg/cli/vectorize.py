@@ -22,12 +22,11 @@ def vectorize(
     """Trace the classes of a land-cover GeoTIFF as polygons."""
     from geoseg.pipeline import vectorize_file
 
-    names = None if classes is None else [name.strip() for name in classes.split(",")]
     with options.progress_bar() as progress:
         summary = vectorize_file(
             landcover,
             output,
-            classes=names,
+            classes=options.listed(classes),
             confidence=confidence,
             min_area_m2=min_area,
             single_layer=single_layer,

@@ -2,7 +2,8 @@
 
 DIR holds `flair/` (IGN orthophotos at 0.2 m, 19 classes) and `dubai/` (MBRSC satellite images, about 0.7 m, 5 classes).
 Zone B and tile 4 are held out. Synthetic scenes join the mix. Run again with the same --out to go on; the bundle is
-`landcover-rgb/` in it.
+`landcover-rgb/` in it. What ships is then trained on, on all places: `--init BUNDLE --all` keeps the scores and the
+temperature of BUNDLE, as places that were trained on tell nothing.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from torch.utils.data import DataLoader
 from geoseg.grid import Window
 from geoseg.inference.predictor import Backend
 from geoseg.legend import LANDCOVER
-from geoseg.models import Architecture, CardBand, Model, ModelCard, TrainingData, build_network, load_model
+from geoseg.models import Architecture, CardBand, Model, ModelCard, TrainingData, build_network, load_model, save_model
 from geoseg.raster.georeference import ignore_not_georeferenced
 from geoseg.synthetic import SyntheticScene
 from geoseg.training.augment import Augmentation
@@ -74,12 +75,16 @@ def main() -> None:
     parser.add_argument("--synthetic", type=int, default=40, help="number of synthetic scenes in the mix")
     parser.add_argument("--loaders", type=int, default=1, help="loader processes")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--version", default="1", help="of the bundle")
     parser.add_argument("--init", help="bundle of the same architecture whose weights to start from")
+    parser.add_argument("--all", action="store_true", help="train on the held-out places too; needs --init")
     args = parser.parse_args()
+    if args.all and not args.init:
+        parser.error("--all needs --init: scores are those of a bundle that was trained without the held-out places")
     seed_everything(args.seed)
     last = args.out / "last.ckpt"
     first = torch.load(last, weights_only=False)["global_step"] * args.batch if last.exists() else 0
-    scenes = sources(args.data, args.synthetic)
+    scenes = sources(args.data, args.synthetic, everywhere=args.all)
     samples = Samples(scenes, args.chip, args.steps * args.batch, args.seed, Augmentation(), balance=0.3, first=first)
     loader = DataLoader(samples, args.batch, num_workers=args.loaders, persistent_workers=args.loaders > 0)
     task = new_task(Schedule(args.steps))
@@ -93,29 +98,36 @@ def main() -> None:
         gradient_clip_val=1.0,
         logger=CSVLogger(args.out, name="log"),
         callbacks=[
-            ModelCheckpoint(args.out, filename="step", every_n_train_steps=100, save_last=True),
+            ModelCheckpoint(
+                args.out, filename="step", every_n_train_steps=100, save_last=True, enable_version_counter=False
+            ),
             HeldOut(held_out(args.data)),
         ],
         enable_progress_bar=False,
         log_every_n_steps=20,
     )
     trainer.fit(task, loader, ckpt_path=last if last.exists() else None, weights_only=False)
-    publish(
-        Model(task.average.module.cpu().eval(), card(trainer.global_step, args.synthetic, args.init)),
-        args.out / "landcover-rgb",
-        places=held_out(args.data),
-        names=COARSE,
-        coarse=coarse,
+    trained = Model(
+        task.average.module.cpu().eval(),
+        card(args.version, trainer.global_step, args.synthetic, args.init, everywhere=args.all),
     )
+    folder = args.out / "landcover-rgb"
+    made = publish(trained, folder, places=held_out(args.data), names=COARSE, coarse=coarse)
+    if args.all:
+        judged = load_model(args.init).card
+        kept = {name: getattr(judged, name) for name in ("scores", "temperature", "calibration")}
+        save_model(Model(made.network, made.card.model_copy(update=kept)), folder)
 
 
-def card(steps: int, synthetic: int, init: str | None) -> ModelCard:
+def card(version: str, steps: int, synthetic: int, init: str | None, *, everywhere: bool) -> ModelCard:
     """What is known of the bundle before it is measured."""
-    start = f"the weights of {load_model(init).card.description[:-1]}" if init else "scratch"
+    first = load_model(init).card if init else None
+    start = f"{first.name} {first.version}" if first else "scratch"
+    zones, tiles = ("A, B, C, E", "1, 3, 4, 6, 8") if everywhere else ("A, C, E", "1, 3, 6, 8")
     names = ("red", "green", "blue")
     return ModelCard(
         name="landcover-rgb",
-        version="1",
+        version=version,
         description=f"Land cover from RGB imagery of 0.2 to 1 m. U-Net on resnet18, {steps:,} steps from {start}.",
         license="Apache-2.0",
         architecture=Architecture(name="unet", args=NETWORK),
@@ -131,12 +143,12 @@ def card(steps: int, synthetic: int, init: str | None) -> ModelCard:
         position_independent=True,
         training_data=(
             TrainingData(
-                name="FLAIR #1, zones A, C, E",
+                name=f"FLAIR #1, zones {zones}",
                 license="Licence Ouverte 2.0",
                 attribution="IGN, FLAIR #1 / BD ORTHO",
             ),
             TrainingData(
-                name="Semantic segmentation of aerial imagery, Dubai, tiles 1, 3, 6, 8",
+                name=f"Semantic segmentation of aerial imagery, Dubai, tiles {tiles}",
                 license="CC0 as republished by its authors",
                 attribution="Mohammed Bin Rashid Space Centre; Humans in the Loop",
             ),
@@ -155,10 +167,10 @@ def new_task(schedule: Schedule) -> SegmentationTask:
     return SegmentationTask(network, losses, schedule, mean=MEAN, std=STD)
 
 
-def sources(data: Path, synthetic: int) -> list[Source]:
-    """Training scenes: all but the held-out places."""
-    flair = [flair_scene(p) for p in sorted((data / "flair").glob("zone_*_rgb.tif")) if not _is_held_out(p)]
-    dubai = [dubai_scene(p) for p in sorted((data / "dubai").glob("tile*.jpg")) if not _is_held_out(p)]
+def sources(data: Path, synthetic: int, *, everywhere: bool) -> list[Source]:
+    """Training scenes: all, or all but the held-out places."""
+    flair = [flair_scene(p) for p in sorted((data / "flair").glob("zone_*_rgb.tif")) if everywhere or not _is_out(p)]
+    dubai = [dubai_scene(p) for p in sorted((data / "dubai").glob("tile*.jpg")) if everywhere or not _is_out(p)]
     made = [synthetic_scene(seed) for seed in range(1, synthetic + 1)]
     return [
         Source(flair, 0.40, (0.18, 0.7)),
@@ -239,7 +251,7 @@ class HeldOut(Callback):
         return matrix
 
 
-def _is_held_out(path: Path) -> bool:
+def _is_out(path: Path) -> bool:
     return any(name in path.name for name in HELD_OUT)
 
 
