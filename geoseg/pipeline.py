@@ -369,7 +369,7 @@ def _check_polygons(
     from geoseg.vector.export import check_crs_fits, check_vector_output
 
     job.model.card.legend.select(classes)
-    inputs = [*layers, *(file.path for file in job.reader.files)]
+    inputs: list[str | Path] = [*layers, *(file.path for file in job.reader.files)]
     check_vector_output(polygons, overwrite=overwrite, inputs=inputs)
     check_crs_fits(polygons, job.reader.crs)
 

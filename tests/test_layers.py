@@ -35,7 +35,7 @@ HOMES = {
     "rasterio": {"raster", "vector", "synthetic", "view", "training"},
     "dask": {"raster", "inference", "vector"},
     "distributed": {"inference"},
-    "geopandas": {"raster", "vector", "view"},
+    "geopandas": {"raster", "vector", "change", "view"},
     "matplotlib": {"view"},
     "lightning": {"training"},
     "numba": {"vector"},

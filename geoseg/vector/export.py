@@ -99,7 +99,7 @@ def write_polygons(
     check_vector_output(path, overwrite=overwrite)
     check_crs_fits(path, polygons.crs)
     chosen = _selections_of(polygons) if selections is None else tuple(selections)
-    with _published(path) as temporary:
+    with published(path) as temporary:
         match FORMATS[path.suffix.lower()]:
             case "GPKG":
                 _write_geopackage(polygons, temporary, chosen, single_layer)
@@ -133,8 +133,7 @@ def _write_geojson(polygons: gpd.GeoDataFrame, path: Path) -> None:
 
 
 def _write_layer(polygons: gpd.GeoDataFrame, path: Path, driver: str, layer: str, **options: str) -> None:
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "'crs' was not provided", UserWarning)  # rasters without CRS are welcome
+    with without_crs_is_fine():
         pyogrio.write_dataframe(
             polygons,
             path,
@@ -144,6 +143,14 @@ def _write_layer(polygons: gpd.GeoDataFrame, path: Path, driver: str, layer: str
             use_arrow=True,
             layer_options=options,
         )
+
+
+@contextmanager
+def without_crs_is_fine() -> Iterator[None]:
+    """No warning for what comes from a raster without CRS."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "'crs' was not provided", UserWarning)
+        yield
 
 
 def _styles(layers: dict[str, list[Selection]]) -> pd.DataFrame:
@@ -184,7 +191,7 @@ def _check_layer_names(names: Sequence[str]) -> None:
 
 
 @contextmanager
-def _published(path: Path) -> Iterator[Path]:
+def published(path: Path) -> Iterator[Path]:
     """A name in the same folder to write to; moved to `path`, synced, if all went well."""
     temporary = path.with_name(f".{uuid.uuid4().hex}{path.suffix.lower()}")
     try:
