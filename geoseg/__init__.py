@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from geoseg.models.bundle import Model, load_model, save_model
     from geoseg.models.card import ModelCard
     from geoseg.models.ensemble import ensemble
+    from geoseg.models.export import export_model
     from geoseg.models.find import list_models
     from geoseg.pipeline import plan_file, segment_file, vectorize_file
     from geoseg.raster.labels import LabelOptions, open_labels
@@ -42,6 +43,7 @@ _HOMES = {
     "RunOptions": "inference.plan",
     "list_models": "models.find",
     "save_model": "models.bundle",
+    "export_model": "models.export",
     "Model": "models.bundle",
     "ModelCard": "models.card",
     "Legend": "legend",
@@ -71,6 +73,7 @@ __all__ = [
     "RunOptions",
     "list_models",
     "save_model",
+    "export_model",
     "Model",
     "ModelCard",
     "Legend",

@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import xarray as xr
 import yaml
@@ -39,6 +39,7 @@ _SHIPPED = "data_catalog.yaml"
 
 _log = logging.getLogger(__name__)
 
+Checked = TypeVar("Checked", bound=BaseModel)
 Number = Annotated[float, Field(allow_inf_nan=False)]
 Text = Annotated[str, Field(min_length=1)]
 
@@ -181,12 +182,25 @@ def load_catalog(path: str | os.PathLike[str]) -> Catalog:
     Raises:
         InputError: it is missing, too large, no YAML, or not a catalogue; the message says where.
     """
+    return Catalog(Path(path), load_checked(path, _File, what="catalogue of scenes").sources)
+
+
+def load_checked(path: str | os.PathLike[str], model: type[Checked], *, what: str) -> Checked:
+    """A YAML file as the model that checks it.
+
+    Args:
+        path: of the file.
+        model: that refuses what it does not know.
+        what: the word for such a file.
+
+    Raises:
+        InputError: it is missing, too large, no YAML, or not valid; the message says where.
+    """
     path = Path(path)
     try:
-        document = _load_yaml(_read(path))
-        return Catalog(path, _File.model_validate(document).sources)
+        return model.model_validate(_load_yaml(_read(path, what)))
     except ValidationError as error:
-        raise InputError(f"{path} is not a catalogue of scenes: {_first_fault(error)}.") from error
+        raise InputError(f"{path} is not a {what}: {_first_fault(error)}.") from error
     except (yaml.YAMLError, ValueError) as error:
         if isinstance(error, InputError):
             raise
@@ -278,17 +292,17 @@ def _digest(args: SyntheticArgs) -> str:
     return digest.hexdigest()[:16]
 
 
-def _read(path: Path) -> bytes:
+def _read(path: Path, what: str) -> bytes:
     try:
         with path.open("rb") as file:
             content = file.read(MAX_BYTES + 1)
     except FileNotFoundError as error:
         hint = f"; the one that ships with geoseg is {default_catalog()}" if path.name == _SHIPPED else ""
-        raise InputError(f"Catalogue {path} does not exist{hint}.") from error
+        raise InputError(f"{what.capitalize()} {path} does not exist{hint}.") from error
     except OSError as error:
-        raise InputError(f"Catalogue {path} cannot be read: {error.strerror}.") from error
+        raise InputError(f"{what.capitalize()} {path} cannot be read: {error.strerror}.") from error
     if len(content) > MAX_BYTES:
-        raise InputError(f"{path} has more than {MAX_BYTES} bytes, the most that a catalogue may have.")
+        raise InputError(f"{path} has more than {MAX_BYTES} bytes, the most that a {what} may have.")
     return content
 
 

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from geoseg.cli import area, demo, evaluate, info, models, plan, sample, segment, vectorize
+from geoseg.cli import area, demo, evaluate, export, info, models, plan, sample, segment, vectorize
 from geoseg.errors import GeosegError
 
 STOPPED = (130, 143)  # the exit codes of Ctrl-C, from typer, and of SIGTERM
@@ -27,6 +27,7 @@ app.command("vectorize")(vectorize.vectorize)
 app.command("evaluate")(evaluate.evaluate)
 app.command("sample")(sample.sample)
 app.command("area")(area.area)
+app.command("export")(export.export)
 app.command("models")(models.models)
 app.command("demo")(demo.demo)
 

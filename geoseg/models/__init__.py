@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING
 from geoseg._lazy import getattr_of
 from geoseg.models.card import Architecture, CardBand, ModelCard, TrainingData
 from geoseg.models.find import find_model, list_models, load_card
+from geoseg.models.stac import stac_item
 
 if TYPE_CHECKING:
     from geoseg.models.architectures import ARCHITECTURES, build_network
     from geoseg.models.bundle import Model, load_model, save_model
     from geoseg.models.ensemble import ensemble
+    from geoseg.models.export import export_model
     from geoseg.models.onnx import OnnxNetwork
     from geoseg.models.onnx_graph import onnx_digest
 
@@ -25,12 +27,14 @@ __all__ = [
     "TrainingData",
     "build_network",
     "ensemble",
+    "export_model",
     "find_model",
     "list_models",
     "load_card",
     "load_model",
     "onnx_digest",
     "save_model",
+    "stac_item",
 ]
 
 __getattr__ = getattr_of(
@@ -42,6 +46,7 @@ __getattr__ = getattr_of(
         "load_model": "bundle",
         "save_model": "bundle",
         "ensemble": "ensemble",
+        "export_model": "export",
         "OnnxNetwork": "onnx",
         "onnx_digest": "onnx_graph",
     },

@@ -118,7 +118,11 @@ def _load_path(path: Path) -> Model:
     if card.architecture.name == ONNX:
         return Model(load_onnx(path, card), card)
     network = build_network(
-        card.architecture.name, bands=len(card.bands), classes=len(card.legend.classes), args=card.architecture.args
+        card.architecture.name,
+        bands=len(card.bands),
+        classes=len(card.legend.classes),
+        args=card.architecture.args,
+        check=False,
     )
     stride = getattr(network, "output_stride", card.output_stride)
     if stride != card.output_stride:

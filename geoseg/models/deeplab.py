@@ -6,17 +6,19 @@ from collections.abc import Sequence
 
 import torch
 from segmentation_models_pytorch import DeepLabV3Plus
-from segmentation_models_pytorch.encoders import get_encoder
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
-from geoseg.models.unet import upsample
+from geoseg.models.encoder_decoder import build_encoder, check_encoder, upsample
 
 
 class FaithfulDeepLabV3Plus(DeepLabV3Plus):  # type: ignore[misc]
     """The library's: image pooling and `align_corners=True`, so that each pixel depends on its place in the chip."""
 
+    position_independent = False
+
     def __init__(self, bands: int, classes: int, *, encoder: str = "resnet18", output_stride: int = 16) -> None:
+        check_encoder(encoder)
         super().__init__(
             encoder,
             encoder_weights=None,
@@ -41,6 +43,8 @@ class LocalDeepLabV3Plus(nn.Module):
         channels: of the pyramid and the decoder.
     """
 
+    position_independent = True
+
     def __init__(
         self,
         bands: int,
@@ -53,7 +57,7 @@ class LocalDeepLabV3Plus(nn.Module):
         channels: int = 128,
     ) -> None:
         super().__init__()
-        self.encoder = get_encoder(encoder, in_channels=bands, depth=depth, weights=None)
+        self.encoder = build_encoder(encoder, bands, depth)
         deep, skip = self.encoder.out_channels[-1], self.encoder.out_channels[2]
         self.branches = nn.ModuleList([_conv(deep, channels, 1), *(_conv(deep, channels, 3, rate) for rate in rates)])
         self.pool = nn.Sequential(

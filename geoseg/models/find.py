@@ -13,16 +13,21 @@ from geoseg.models.card import ModelCard
 
 CARD, WEIGHTS, CARD_KEY = "card.json", "weights.safetensors", "geoseg_card"
 ONNX_FILE = "model.onnx"
+HUB = "hf:"
 ZOO = Path(__file__).parent / "zoo"
 MAX_CARD_BYTES = 1 << 20
 
 
 def find_model(source: str | os.PathLike[str]) -> Path:
-    """The folder or file of a bundle, by name or path.
+    """The folder or file of a bundle, by name or path; `hf:org/name` is fetched from a hub (see `geoseg.models.hub`).
 
     Raises:
-        InputError: there is none.
+        InputError: there is none, or it cannot be fetched.
     """
+    if str(source).startswith(HUB):
+        from geoseg.models.hub import fetch
+
+        return fetch(str(source))
     known = list_models()
     if str(source) in known:
         return known[str(source)]
@@ -32,7 +37,9 @@ def find_model(source: str | os.PathLike[str]) -> Path:
     if path.exists():
         expected = f"a folder with {CARD} and {WEIGHTS} or {ONNX_FILE}, or a .safetensors file"
         raise InputError(f"{path} is no model: expected {expected}.")
-    raise InputError(f"Model {str(source)!r} is unknown; give a path to a bundle or one of {', '.join(known)}.")
+    raise InputError(
+        f"Model {str(source)!r} is unknown; give a path to a bundle, {HUB}org/name, or one of {', '.join(known)}."
+    )
 
 
 def list_models() -> dict[str, Path]:

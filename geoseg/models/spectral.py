@@ -31,6 +31,7 @@ class SpectralIndex(nn.Module):
     """
 
     output_stride = 1
+    position_independent = True
 
     def __init__(
         self,

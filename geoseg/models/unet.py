@@ -9,14 +9,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from segmentation_models_pytorch.decoders.unet.decoder import UnetDecoder
-from segmentation_models_pytorch.encoders import get_encoder
-from torch import Tensor, nn
-from torch.nn.functional import interpolate
+from torch import nn
 
 from geoseg.errors import InputError
+from geoseg.models.encoder_decoder import EncoderDecoder, build_encoder
 
 
-class UNet(nn.Module):
+class UNet(EncoderDecoder):
     """Encoder, decoder, head.
 
     Args:
@@ -36,24 +35,23 @@ class UNet(nn.Module):
         depth: int = 4,
         decoder_channels: Sequence[int] = (128, 64, 32),
     ) -> None:
-        super().__init__()
-        blocks = len(decoder_channels)
-        if not 1 <= blocks <= depth:
-            raise InputError(f"A U-Net of depth {depth} has 1 to {depth} decoder blocks, not {blocks}.")
-        self.encoder = get_encoder(encoder, in_channels=bands, depth=depth, weights=None)
-        self.decoder = UnetDecoder(self.encoder.out_channels, decoder_channels, n_blocks=blocks)
-        self.head = nn.Conv2d(decoder_channels[-1], classes, kernel_size=3, padding=1)
-        self.upsampling = 2 ** (depth - blocks)
-        self.output_stride = 2**depth
-
-    def forward(self, chips: Tensor) -> Tensor:
-        """Logits (chip, class, height, width) of normalized chips (chip, band, height, width)."""
-        features = self.decoder(self.encoder(chips))
-        return upsample(self.head(features), self.upsampling)
+        check_blocks(depth, decoder_channels)
+        features = build_encoder(encoder, bands, depth)
+        super().__init__(
+            features,
+            UnetDecoder(features.out_channels, decoder_channels, n_blocks=len(decoder_channels)),
+            nn.Conv2d(decoder_channels[-1], classes, kernel_size=3, padding=1),
+            upsampling=2 ** (depth - len(decoder_channels)),
+            output_stride=2**depth,
+        )
 
 
-def upsample(logits: Tensor, factor: int) -> Tensor:
-    """Bilinear and independent of position: half-pixel centers, a fixed factor."""
-    if factor == 1:
-        return logits
-    return interpolate(logits, scale_factor=float(factor), mode="bilinear", align_corners=False)
+def check_blocks(depth: int, decoder_channels: Sequence[int]) -> None:
+    """Check that the decoder does not go beyond the resolution of the chip.
+
+    Raises:
+        InputError: it has no block, or more than the encoder has stages.
+    """
+    blocks = len(decoder_channels)
+    if not 1 <= blocks <= depth:
+        raise InputError(f"A U-Net of depth {depth} has 1 to {depth} decoder blocks, not {blocks}.")
