@@ -24,6 +24,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+import geoseg.inference.run  # noqa: F401 (imports are no part of what is timed, here or with the others)
 from geoseg import Model, RunOptions, load_model, segment_file
 from geoseg.inference import Backend, Predictor
 from geoseg.inference.fit import normalization_for
