@@ -6,13 +6,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from builders import RGB, pixels_of, tiny_model
+from builders import RGB, TINY, pixels_of, tiny_model
 from torch import nn
 
 from geoseg.errors import GeosegError, InputError
 from geoseg.inference import Backend, Predictor
 from geoseg.inference.predictor import normalized_on
-from geoseg.models import ARCHITECTURES, Model, load_model
+from geoseg.models import Model, load_model
 from geoseg.raster.reader import Pixels
 
 CPU = Backend("cpu", "float32")
@@ -170,7 +170,7 @@ def test_a_device_normalizes_as_numpy_does(present: tuple[bool, ...], dtype: typ
     np.testing.assert_allclose(found, expected, atol=1e-6, equal_nan=True)
 
 
-@pytest.mark.parametrize("architecture", [name for name in ARCHITECTURES if name != "spectral-index"])
+@pytest.mark.parametrize("architecture", TINY)
 def test_openvino_computes_what_torch_does(architecture: str) -> None:
     pytest.importorskip("openvino")
     model = tiny_model(architecture)
