@@ -11,6 +11,7 @@ from builders import small_card
 from torch import nn
 
 from geoseg.errors import InputError
+from geoseg.inference.engines import OpenVinoEngine, TorchEngine
 from geoseg.models import ARCHITECTURES, Architecture, CardBand, Model, build_network, load_model, save_model
 from geoseg.models.attention_unet import AttentionGate
 from geoseg.models.receptive import is_position_independent, receptive_field
@@ -175,3 +176,15 @@ def test_each_place_has_a_position_of_its_own() -> None:
 def test_pooled_cells_are_those_of_torch(side: int, shape: tuple[int, int]) -> None:
     features = torch.randn(2, 3, *shape, dtype=torch.float64)
     assert torch.allclose(PooledCells(side)(features), nn.functional.adaptive_avg_pool2d(features, side))
+
+
+@pytest.mark.parametrize("name", LEAST)
+def test_openvino_computes_what_torch_does(name: str) -> None:
+    """On chips of two sizes, neither of them the one that was traced."""
+    pytest.importorskip("openvino")
+    network = least(name).eval()
+    engines = TorchEngine(network, "cpu", "float32"), OpenVinoEngine(network, 3, "float32")
+    for rows, cols in ((5, 5), (6, 9)):
+        chips = torch.randn(1, 3, rows * network.output_stride, cols * network.output_stride)
+        expected, found = (engine(chips).clone() for engine in engines)
+        assert torch.allclose(found, expected, atol=1e-4 * float(expected.abs().max()))
