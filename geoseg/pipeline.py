@@ -124,6 +124,7 @@ class Forecast:
         memory_bytes: expected peak of the resident memory of all processes on this machine.
         seconds: expected, from one chip timed now; None where another machine computes.
         output_bytes: of all layers before compression.
+        pool: the model sees means of pool x pool pixels.
     """
 
     shape: tuple[int, int]
@@ -133,6 +134,7 @@ class Forecast:
     memory_bytes: int
     seconds: float | None
     output_bytes: int
+    pool: int = 1
 
     @property
     def extra_pixels(self) -> float:
@@ -176,6 +178,7 @@ def plan_file(
         job.plan.memory(job.model, job.load).total,
         None if seconds is None else seconds * chips,
         extent.area * job.load.layers,
+        job.pool,
     )
 
 

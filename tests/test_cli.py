@@ -70,8 +70,8 @@ def test_help_of_segment_lists_the_options_that_are_promised() -> None:
     text = CliRunner().invoke(app, ["segment", "--help"], env={"COLUMNS": "200", "NO_COLOR": "1"}).output
     promised = (
         "--output -o --model --confidence --probabilities --aoi --bands --nodata --valid-mask --scale --offset --gsd "
-        "--resample --device --precision --engine --chip --halo --block --memory --workers --scheduler --staging "
-        "--overwrite --views --polygons --classes"
+        "--resample --pool --device --precision --engine --chip --halo --block --memory --workers --scheduler "
+        "--staging --overwrite --views --polygons --classes"
     )
     assert all(option in text for option in promised.split())
 

@@ -61,6 +61,11 @@ def answer(model: Model, chips: CHIPS) -> CHIPS:
     return logits
 
 
+def is_alike(found: CHIPS, expected: CHIPS) -> bool:
+    """Whether logits (chip, class, height, width) differ by little against what tells pixels of a class apart."""
+    return bool(abs(found - expected).max() <= 1e-3 * expected.std((0, 2, 3)).min())
+
+
 def onnx_runner(file: Path) -> Callable[[CHIPS], CHIPS]:
     session = onnxruntime.InferenceSession(file)
     return lambda chips: session.run(None, {session.get_inputs()[0].name: chips})[0]
@@ -83,10 +88,10 @@ def test_every_architecture_has_a_form_in_onnx(tmp_path: Path, name: str) -> Non
     model = made(name)
     file = export_model(model, tmp_path / "m")
     chips = chips_of(model)
-    assert np.allclose(onnx_runner(file)(chips), answer(model, chips), atol=1e-4)
+    assert is_alike(onnx_runner(file)(chips), answer(model, chips))
     again = load_model(tmp_path / "m")
     assert again.card.architecture.name == "onnx"
-    assert np.allclose(answer(again, chips), answer(model, chips), atol=1e-4)
+    assert is_alike(answer(again, chips), answer(model, chips))
 
 
 @pytest.mark.parametrize("name", ["unet", "upernet"])
@@ -98,24 +103,25 @@ def test_a_graph_tells_whether_position_matters(tmp_path: Path, name: str) -> No
     assert found is model.card.position_independent is (name == "unet")
 
 
-@pytest.mark.parametrize("name", ["unet", "upernet", "transunet"])
+@pytest.mark.parametrize("name", LEAST)
 def test_openvino_gives_the_same(tmp_path: Path, name: str) -> None:
     model = made(name)
     file = export_model(model, tmp_path / "m", to="openvino")
     chips = chips_of(model)
-    assert np.allclose(openvino_runner(file)(chips), answer(model, chips), atol=1e-4)
+    assert is_alike(openvino_runner(file)(chips), answer(model, chips))
     told = openvino.Core().read_model(file).get_rt_info(["model_info", "geoseg_card"]).astype(str)
     assert ModelCard.model_validate_json(told) == model.card
 
 
-def test_torch_export_gives_the_same(tmp_path: Path) -> None:
-    model = made("unet")
+@pytest.mark.parametrize("name", ["transunet", "upernet"])  # whose own layers ask for the size of the chip
+def test_torch_export_gives_the_same(tmp_path: Path, name: str) -> None:
+    model = made(name)
     file = export_model(model, tmp_path / "m", to="torch-export")
     extra = {"card.json": ""}
     program = torch.export.load(file, extra_files=extra)  # made here; of strangers none is loaded
     chips = chips_of(model, count=1)
     with torch.inference_mode():
-        assert np.allclose(program.module()(torch.from_numpy(chips)), answer(model, chips), atol=1e-5)
+        assert is_alike(program.module()(torch.from_numpy(chips)).numpy(), answer(model, chips))
     assert ModelCard.model_validate_json(extra["card.json"]) == model.card
 
 
@@ -232,6 +238,16 @@ def test_every_bundle_that_ships_has_a_stac_item(name: str) -> None:
     check_item(stac_item(load_card(list_models()[name])))
 
 
+@pytest.mark.parametrize("name", [*list_models()])
+def test_the_schema_of_stac_and_the_models_of_mlm_take_it(name: str) -> None:
+    stac = pytest.importorskip("pystac.validation.local_validator")
+    mlm = pytest.importorskip("stac_model.schema")  # by the authors of the extension
+    item = stac_item(load_card(list_models()[name]))
+    assert [error.message for error in stac.LocalValidator().item_validator().iter_errors(item)] == []
+    told = mlm.MLModelProperties.model_validate(item["properties"])
+    assert [each.name for each in told.input + told.output] == ["chips", "logits"]
+
+
 @pytest.mark.parametrize(("to", "kind"), [("onnx", "onnx.save"), ("bundle", "safetensors.torch.save_file")])
 def test_what_is_exported_has_a_stac_item(tmp_path: Path, to: str, kind: str) -> None:
     file = export_model(tiny_model(), tmp_path / "m", to=to)
@@ -284,5 +300,6 @@ def check_item(item: dict[str, Any]) -> None:
     assert told.get("mlm:hyperparameters") != {}
     [asset] = item["assets"].values()
     assert asset["roles"] == ["mlm:model"]
+    assert asset["bands"] == told["bands"]  # STAC lets bands be told above only where an asset has them
     assert asset["mlm:artifact_type"]
     assert json.loads(json.dumps(item, allow_nan=False)) == item

@@ -42,11 +42,12 @@ def plan(
 def _text(forecast: Forecast) -> str:
     grid, backend = forecast.plan.grid, forecast.plan.backend
     time = "not known, as other machines compute" if forecast.seconds is None else _duration(forecast.seconds)
+    means = f"; the model sees means of {forecast.pool} x {forecast.pool} px" if forecast.pool > 1 else ""
     return "\n".join(
         [
             f"output   {forecast.shape[1]} x {forecast.shape[0]} px, {forecast.output_bytes / 1e6:.1f} MB at most",
             f"chips    {forecast.chips} of {grid.chip} px: cores of {grid.core} px, halo {grid.halo} px, "
-            f"ramp {grid.ramp} px; {100 * forecast.extra_pixels:.0f} % more pixels than the scene has",
+            f"ramp {grid.ramp} px; {100 * forecast.extra_pixels:.0f} % more pixels than the scene has{means}",
             f"blocks   {forecast.blocks} of {grid.block_side} px",
             f"backend  {backend.engine} on {backend.device}, {backend.precision}",
             f"memory   {forecast.memory_bytes / 1e9:.2f} GB at most, with {forecast.plan.workers} worker(s)",

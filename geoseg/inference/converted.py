@@ -40,7 +40,8 @@ def converted(network: nn.Module, bands: int) -> openvino.Model:
         warnings.simplefilter("ignore")  # tracing is deprecated by torch; it is what OpenVINO converts from
         network = network.cpu().to(memory_format=torch.contiguous_format)
         with torch.inference_mode():  # traced here, as OpenVINO would run it three times more to check
-            traced = torch.jit.trace(network, torch.zeros(1, bands, 64, 64), check_trace=False)
+            side = 4 * getattr(network, "output_stride", 16)
+            traced = torch.jit.trace(network, torch.zeros(1, bands, side, side), check_trace=False)
         key = _key(network, traced)
         place = None if key is None else cache_folder() / "openvino" / key
         if place is not None and (place / FILE).is_file():

@@ -22,6 +22,7 @@ from geoseg.inference.plan import Load, Plan, RunOptions
 from geoseg.inference.predictor import Predictor
 from geoseg.inference.segment import Segmenter
 from geoseg.models import Model
+from geoseg.models.pooled import pool_factor, pooled
 from geoseg.raster.aoi import AreaOfInterest, read_aoi
 from geoseg.raster.cog import Layer
 from geoseg.raster.georeference import Georef
@@ -46,7 +47,7 @@ class Job:
 
     Attributes:
         reader: of the scene's bands that the model wants.
-        model: the bundle.
+        model: the bundle, on means of `pool` x `pool` pixels.
         plan: chips, blocks and backend.
         extent: pixels of the scene that are written.
         aoi: area of interest.
@@ -61,11 +62,14 @@ class Job:
     aoi: AreaOfInterest | None
     machine: str
     kept: tuple[bool, bool] = (False, False)
+    pool: int = 1
 
     @classmethod
     def of(cls, scene: Scene, model: Model, reading: SceneOptions, run: RunOptions, *, kept: tuple[bool, bool]) -> Job:
         """Open the scene, and settle what is to be done."""
         reader = _open(scene, reading, model, resample=run.resample)
+        pool = run.pool or pool_factor(model.card, reader.gsd_m)
+        model = pooled(model, pool)
         backend = machine = None
         if run.scheduler is not None:
             from geoseg.inference.cluster import backend_on  # distributed takes a second to import
@@ -77,7 +81,7 @@ class Job:
         extent = Window(0, 0, *reader.shape) if aoi is None else aoi.window
         plan = Plan.of(reader.shape, model.card, run, backend=backend)
         machine = machine or Machine.here(plan.backend.device, plan.backend.engine)
-        job = cls(reader, model, plan, extent, aoi, str(machine), kept)
+        job = cls(reader, model, plan, extent, aoi, str(machine), kept, pool)
         return replace(job, plan=plan.within(run, model, job.load))
 
     @property
@@ -129,13 +133,17 @@ class Job:
             given["valid_mask"] = Path(given["valid_mask"]).name  # its pixels are in the scene's fingerprint
         return {**given, **({} if self.aoi is None else {"aoi": self.aoi.digest})}
 
+    @property
+    def _pooling(self) -> dict[str, int]:
+        return {"pool": self.pool} if self.pool > 1 else {}
+
     @cached_property
     def parts(self) -> dict[str, Any]:
         tags = self.tags
         return {
             "model": {"name": self.model.card.name, "digest": self.model.digest},
             "scene": self.reader.fingerprint(),
-            "options": {**self.plan.options, **self.stated},
+            "options": {**self.plan.options, **self._pooling, **self.stated},
             "versions": {"geoseg": tags["GEOSEG_VERSION"]},
         }
 
@@ -150,7 +158,7 @@ class Job:
             model=self.model.card.name,
             model_digest=self.model.digest,
             scene=", ".join(names),
-            options={**self.plan.told, **self.stated},
+            options={**self.plan.told, **self._pooling, **self.stated},
         )
 
     @property

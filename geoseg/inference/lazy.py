@@ -16,6 +16,7 @@ from geoseg.inference.plan import Plan, RunOptions
 from geoseg.inference.predictor import Predictor
 from geoseg.inference.segment import Cover, Segmenter
 from geoseg.models import Model
+from geoseg.models.pooled import pool_factor, pooled
 from geoseg.raster.arrays import normalized
 from geoseg.raster.reader import Pixels, SceneOptions
 
@@ -44,7 +45,9 @@ def segment(
     check_gsd(card, scene.attrs.get("gsd_m"))
     scale, offset = scene.attrs.get("scale"), scene.attrs.get("offset")
     normalization = normalization_for(card, bands, str(scene.dtype), scale=scale, offset=offset)
-    plan = Plan.of((scene.sizes["y"], scene.sizes["x"]), card, run or RunOptions())
+    run = run or RunOptions()
+    model = pooled(model, run.pool or pool_factor(card, scene.attrs.get("gsd_m")))
+    plan = Plan.of((scene.sizes["y"], scene.sizes["x"]), model.card, run)
     segmenter = Segmenter(plan.grid, normalization, Predictor(model, plan.backend), probabilities=probabilities)
     names = [str(name) for name in scene.band.values]
     return _dataset(scene, [names.index(band) for band in bands], segmenter)

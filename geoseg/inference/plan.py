@@ -29,6 +29,7 @@ class RunOptions:
     Attributes:
         aoi: vector file; only pixels within its polygons are segmented and written.
         resample: work at the card's resolution where the scene's is out of its range.
+        pool: the model sees means of pool x pool pixels; what its card says of the scene's resolution where None.
         device: auto, cpu or cuda.
         precision: auto, float32 or bfloat16.
         chip: side of the chips in pixels.
@@ -43,6 +44,7 @@ class RunOptions:
 
     aoi: str | Path | None = None
     resample: bool = False
+    pool: int | None = None
     device: str = "auto"
     precision: str = "auto"
     chip: int | None = None
@@ -55,7 +57,7 @@ class RunOptions:
     staging: str | None = None
 
     def __post_init__(self) -> None:
-        for name in ("chip", "block", "workers"):
+        for name in ("pool", "chip", "block", "workers"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise InputError(f"--{name} is 1 or more, not {value}.")

@@ -41,7 +41,7 @@ class Model:
     @cached_property
     def digest(self) -> str:
         """SHA-256 over what decides the answer: the card without prose and scores, and the weights."""
-        told = self.card.model_dump(mode="json", exclude=PROSE)
+        told = self.card.model_dump(mode="json", exclude=PROSE, exclude_none=True)
         is_onnx = isinstance(self.network, OnnxNetwork)
         told["weights_sha256"] = self.network.digest if is_onnx else weights_digest(self.network.state_dict())
         return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()

@@ -54,6 +54,7 @@ class ModelCard(_Strict):
         scales: for each dtype that scenes may have, the factor from stored number to what the statistics are of.
         gsd_m: the ground sample distance that it was made for, in metres; assumed where a scene has no CRS.
         gsd_range_m: smallest and largest ground sample distance it is good for.
+        pool_to_m: on scenes of finer pixels it is given means of k x k of them, k = round(pool_to_m / pixel size).
         output_stride: chip origins and sizes are multiples of it.
         receptive_field_px: how far the farthest input pixel lies that an output pixel depends on.
         halo_px: the smallest halo that changes at most 0.1 % of pixels on real scenes.
@@ -79,6 +80,7 @@ class ModelCard(_Strict):
     legend: Legend
     gsd_m: Positive
     gsd_range_m: tuple[Positive, Positive]
+    pool_to_m: Positive | None = None
     output_stride: Annotated[int, Field(ge=1, le=1024)]
     receptive_field_px: Annotated[int, Field(ge=0, le=4096)]
     halo_px: Annotated[int, Field(ge=0, le=4096)]

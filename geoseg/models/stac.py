@@ -40,6 +40,7 @@ def stac_item(card: ModelCard, file: str | None = None) -> dict[str, Any]:
         "type": kind,
         "title": f"Network of {card.name}",
         "roles": ["mlm:model"],
+        "bands": _bands(card),  # STAC takes those of the properties only where an asset has them too
         "mlm:artifact_type": artifact,
     }
     return {
@@ -71,7 +72,7 @@ def _properties(card: ModelCard, framework: str) -> dict[str, Any]:
         "license": card.license,
         "version": card.version,
         "gsd": card.gsd_m,
-        "bands": [{"name": band.name} for band in card.bands],
+        "bands": _bands(card),  # which MLM asks for here
         "mlm:name": card.name if NAME.fullmatch(card.name) else f"geoseg {card.name}".rstrip("_.-"),
         "mlm:architecture": card.architecture.name,
         "mlm:tasks": TASKS,
@@ -80,6 +81,10 @@ def _properties(card: ModelCard, framework: str) -> dict[str, Any]:
         "mlm:output": [_output(card)],
         **({"mlm:hyperparameters": made_with} if made_with else {}),
     }
+
+
+def _bands(card: ModelCard) -> list[dict[str, str]]:
+    return [{"name": band.name} for band in card.bands]
 
 
 def _input(card: ModelCard) -> dict[str, Any]:

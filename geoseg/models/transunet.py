@@ -7,6 +7,7 @@ arXiv:1706.03762), so that chips may have any size.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -82,11 +83,13 @@ class _Transformer(nn.Module):
 
 
 def positions(features: Tensor) -> Tensor:
-    """Sines and cosines (1, channel, height, width) of rows and columns, for features of that shape."""
+    """Sines and cosines (1, channel, height, width) of rows and columns, for features of that shape and type."""
     quarter = features.shape[1] // 4
-    steps = torch.arange(quarter, device=features.device, dtype=features.dtype)
-    frequencies = torch.exp(steps * (-9.210340371976184 / quarter))  # 1 to 1 / 10,000
-    ones = torch.ones_like(features[:1, :1])
+    steps = torch.arange(
+        quarter, device=features.device, dtype=torch.float32
+    )  # whatever the features': angles are long
+    frequencies = torch.exp(steps * (-math.log(10_000) / quarter))
+    ones = torch.ones_like(features[:1, :1], dtype=torch.float32)
     rows, cols = (ones.cumsum(axis) - 1 for axis in (2, 3))
     angles = torch.cat([each * frequencies[:, None, None] for each in (rows, cols)], dim=1)
-    return torch.cat([angles.sin(), angles.cos()], dim=1)
+    return torch.cat([angles.sin(), angles.cos()], dim=1).to(features.dtype)
