@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from geoseg.training.evaluate import EvaluateOptions
     from geoseg.vector import vectorize
     from geoseg.view.evaluation import EvaluateSummary, evaluate_file
+    from geoseg.view.training import train
 
 _HOMES = {
     "open_scene": "catalog",
@@ -35,6 +36,7 @@ _HOMES = {
     "segment_file": "pipeline",
     "vectorize_file": "pipeline",
     "evaluate_file": "view.evaluation",
+    "train": "view.training",
     "EvaluateOptions": "training.evaluate",
     "EvaluateSummary": "view.evaluation",
     "LabelOptions": "raster.labels",
@@ -65,6 +67,7 @@ __all__ = [
     "segment_file",
     "vectorize_file",
     "evaluate_file",
+    "train",
     "EvaluateOptions",
     "EvaluateSummary",
     "LabelOptions",

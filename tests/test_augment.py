@@ -28,7 +28,7 @@ def painted(side: int) -> tuple[torch.Tensor, torch.Tensor]:
     rows, cols = np.indices((side, side)) / side
     labels = np.select([rows + 2 * cols < 0.8, (rows - 0.7) ** 2 + (cols - 0.6) ** 2 < 0.04, cols > 0.8], [1, 2, 3], 0)
     labels = torch.from_numpy(labels.astype(np.uint8))
-    return (labels * 60)[None].repeat(3, 1, 1), labels
+    return (labels * 60)[None].repeat(3, 1, 1) / 255, labels
 
 
 @pytest.mark.parametrize("seed", range(12))
@@ -83,7 +83,7 @@ def test_no_strength_is_no_change_of_brightness() -> None:
 
 @pytest.mark.parametrize("bands", [1, 3, 4])
 def test_shadows_darken_and_leave_labels_alone(bands: int) -> None:
-    pixels, labels = torch.full((bands, SIZE, SIZE), 200, dtype=torch.uint8), torch.zeros(SIZE, SIZE, dtype=torch.uint8)
+    pixels, labels = torch.full((bands, SIZE, SIZE), 200 / 255), torch.zeros(SIZE, SIZE, dtype=torch.uint8)
     shadowed = Uncolored(shadow=1)
     for seed in range(20):
         chip, codes = shadowed(pixels, labels, size=SIZE, reach=SIZE, angle=0, rng=np.random.default_rng(seed))

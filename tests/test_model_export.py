@@ -238,6 +238,7 @@ def test_every_bundle_that_ships_has_a_stac_item(name: str) -> None:
     check_item(stac_item(load_card(list_models()[name])))
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of jsonschema, which pystac uses
 @pytest.mark.parametrize("name", [*list_models()])
 def test_the_schema_of_stac_and_the_models_of_mlm_take_it(name: str) -> None:
     stac = pytest.importorskip("pystac.validation.local_validator")

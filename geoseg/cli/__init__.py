@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from geoseg.cli import area, demo, evaluate, export, info, models, plan, sample, segment, vectorize
+from geoseg.cli import area, demo, evaluate, export, info, models, plan, sample, segment, train, vectorize
 from geoseg.errors import GeosegError
 
 STOPPED = (130, 143)  # the exit codes of Ctrl-C, from typer, and of SIGTERM
@@ -25,6 +25,7 @@ app.command("plan")(plan.plan)
 app.command("segment")(segment.segment)
 app.command("vectorize")(vectorize.vectorize)
 app.command("evaluate")(evaluate.evaluate)
+app.command("train")(train.train)
 app.command("sample")(sample.sample)
 app.command("area")(area.area)
 app.command("export")(export.export)

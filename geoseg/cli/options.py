@@ -71,7 +71,9 @@ def _reading_and_run(
     gsd: Gsd = None,
     aoi: Annotated[str | None, typer.Option(help="Polygons; only what lies within is segmented.")] = None,
     resample: Annotated[bool, typer.Option("--resample", help="Work at the model's resolution if need be.")] = False,
-    pool: Annotated[int | None, typer.Option(help="The model sees means of N x N pixels; by its card if left out.")] = None,
+    pool: Annotated[
+        int | None, typer.Option(help="The model sees means of N x N pixels; default: by its card.")
+    ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     precision: Annotated[str, typer.Option(help="auto, float32 or bfloat16.")] = "auto",
     engine: Annotated[str, typer.Option(help="auto, torch, openvino or onnxruntime.")] = "auto",

@@ -9,23 +9,28 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from geoseg.errors import GeosegError
 from geoseg.grid import ChipGrid, Window
-from geoseg.inference.fit import normalization_for
 from geoseg.inference.plan import little_waste
 from geoseg.inference.predictor import Backend, Predictor
 from geoseg.inference.segment import Segmenter
-from geoseg.models import Model, load_model, save_model
+from geoseg.models import Model, ModelCard, load_model, save_model
+from geoseg.models.pooled import pool_factor, pooled
 from geoseg.models.receptive import receptive_field, smallest_halo
 from geoseg.raster.normalize import Normalization
 from geoseg.raster.reader import Pixels
 from geoseg.training.calibrate import Sample, calibrate
 from geoseg.training.evaluate import Confusion
-from geoseg.training.samples import ArrayScene
+from geoseg.training.losses import IGNORE
+from geoseg.training.samples import read_reflected
+from geoseg.training.scenes import LabelledScene, measured
 
 log = logging.getLogger(__name__)
 CORE = 256  # pixels of the chips on which the halo is measured
+HALO_CHIPS = 24
 SAMPLED = 2000  # pixels of each block that the temperature is fitted to
 
+Places = Mapping[str, Sequence[LabelledScene]]
 Coarse = Callable[[NDArray[np.integer]], NDArray[np.int16]]
 
 
@@ -33,10 +38,10 @@ def publish(
     model: Model,
     folder: Path,
     *,
-    places: Mapping[str, Sequence[ArrayScene]],
+    places: Places,
     names: Sequence[str],
     coarse: Coarse,
-    halo_chips: int = 24,
+    halo_chips: int = HALO_CHIPS,
 ) -> Model:
     """Write a bundle whose receptive field, halo and held-out scores are measured on what is stored.
 
@@ -48,17 +53,9 @@ def publish(
         coarse: index in `names` of label codes and of channels; negative where unknown.
         halo_chips: number of chips on which the halo is measured.
     """
-    stride, bands = model.card.output_stride, len(model.card.bands)
-    reach = receptive_field(model.network, bands=bands, output_stride=stride)
-    measured = {"receptive_field_px": reach, "scores": {}}
-    save_model(Model(model.network, model.card.model_copy(update=measured)), folder)
+    save_model(Model(model.network, model.card.model_copy(update={"scores": {}})), folder)
     stored = load_model(folder)  # half precision, as everybody will have it
-    exact = stored.card.exact_halo_px
-    chips = _chips(places, normalization_for(stored.card, _band_names(stored), "uint8"), exact, halo_chips)
-    halo = smallest_halo(stored.network, chips, output_stride=stride, exact=exact)
-    log.info("receptive field %d px, halo %d px", reach, halo)
-    chip = max(stored.card.chip_px, little_waste(halo, stride))
-    card = stored.card.model_copy(update={"halo_px": halo, "chip_px": chip})
+    card = stored.card.model_copy(update=_measured(stored, places, halo_chips))
     stored = Model(stored.network, card)
     judged = {place: judge(stored, scenes, names, coarse) for place, scenes in places.items()}
     update: dict[str, object] = {"scores": {place: scores for place, (scores, _) in judged.items()}}
@@ -69,8 +66,30 @@ def publish(
     return load_model(folder)
 
 
+def _measured(model: Model, places: Places, halo_chips: int) -> dict[str, object]:
+    """How far the network looks, and how much of that matters; where there is no end to it, a ramp over the seams."""
+    card, stride, bands = model.card, model.card.output_stride, len(model.card.bands)
+    try:
+        reach = receptive_field(model.network, bands=bands, output_stride=stride)
+    except GeosegError:
+        side = max(1, card.chip_px // 4 // stride) * stride
+        log.info("the network sees the whole chip: halo %d px, with a ramp", side)
+        return {
+            "receptive_field_px": card.chip_px,
+            "halo_px": side,
+            "ramp_px": side // 2 * 2,
+            "position_independent": False,
+        }
+    exact = card.model_copy(update={"receptive_field_px": reach}).exact_halo_px
+    chips = _chips(places, card, exact, halo_chips)
+    halo = smallest_halo(model.network, chips, output_stride=stride, exact=exact)
+    log.info("receptive field %d px, halo %d px", reach, halo)
+    chip = max(card.chip_px, little_waste(halo, stride))
+    return {"receptive_field_px": reach, "halo_px": halo, "chip_px": chip}
+
+
 def judge(
-    model: Model, scenes: Sequence[ArrayScene], names: Sequence[str], coarse: Coarse
+    model: Model, scenes: Sequence[LabelledScene], names: Sequence[str], coarse: Coarse
 ) -> tuple[dict[str, float], Sample]:
     """Whole scenes, with the card's own chip and halo.
 
@@ -79,13 +98,13 @@ def judge(
     """
     matrix = Confusion(names)
     parts = coarse(np.arange(len(model.card.legend.classes))).astype(np.intp)
-    predictor = Predictor(model, Backend.resolve(precision="float32", card=model.card))
     rng = np.random.default_rng(0)
     drawn: list[Sample] = []
     for scene in scenes:
+        seen = pooled(model, pool_factor(model.card, scene.gsd_m))
+        predictor = Predictor(seen, Backend.resolve(precision="float32", card=model.card))
         for window, spread in _segmented(predictor, scene):
-            rows, cols = window.slices
-            reference = coarse(scene.labels[rows, cols])
+            reference = coarse(scene.read_labels(window))
             matrix.add(reference, parts[spread.argmax(0)])
             known = np.flatnonzero(reference.ravel() >= 0)
             some = rng.choice(known, min(SAMPLED, known.size), replace=False)
@@ -107,39 +126,48 @@ def _together(samples: Sequence[Sample]) -> Sample:
     )
 
 
-def _segmented(predictor: Predictor, scene: ArrayScene) -> Iterator[tuple[Window, NDArray[np.float32]]]:
-    """Windows of a scene and the probabilities (class, height, width) there."""
+def _segmented(predictor: Predictor, scene: LabelledScene) -> Iterator[tuple[Window, NDArray[np.float32]]]:
+    """Windows of a scene that may be labelled, and the probabilities (class, height, width) there."""
     card = predictor.model.card
     grid = ChipGrid.of(
-        scene.shape, chip=card.chip_px, halo=card.halo_px, output_stride=card.output_stride, block=card.chip_px
+        scene.shape,
+        chip=card.chip_px,
+        halo=card.halo_px,
+        output_stride=card.output_stride,
+        ramp=card.ramp_px,
+        block=card.chip_px,
     )
-    normalization = normalization_for(card, _band_names(predictor.model), "uint8")
-    segmenter = Segmenter(grid, normalization, predictor, confidence=False, probabilities=True)
+    segmenter = Segmenter(grid, _normalization(card), predictor, confidence=False, probabilities=True)
 
     def read(window: Window) -> Pixels:
         pixels, _ = scene.read(window)
-        return Pixels(pixels, np.ones(window.shape, np.bool_))
+        return Pixels(pixels, measured(pixels))
 
     for block in grid.blocks():
-        spread = segmenter(block.window, read).probabilities
-        assert spread is not None
-        yield block.window, spread
+        if (scene.read_labels(block.window) != IGNORE).any():
+            spread = segmenter(block.window, read).probabilities
+            assert spread is not None
+            yield block.window, spread
 
 
-def _chips(
-    places: Mapping[str, Sequence[ArrayScene]], normalization: Normalization, halo: int, count: int
-) -> Iterator[NDArray[np.float32]]:
-    """Chips at random places of the held-out scenes, alike from each place."""
+def _chips(places: Places, card: ModelCard, halo: int, count: int) -> Iterator[NDArray[np.float32]]:
+    """Chips at random places of the held-out scenes, alike from each place; mirrored beyond a scene's edge."""
     rng = np.random.default_rng(0)
     side = CORE + 2 * halo
-    groups = list(places.values())
+    groups, normalization = list(places.values()), _normalization(card)
     for number in range(count):
-        group = [scene for scene in groups[number % len(groups)] if min(scene.shape) >= side]
-        scene = group[int(rng.integers(len(group)))]
-        row, col = (int(rng.integers(0, length - side + 1)) for length in scene.shape)
-        pixels, _ = scene.read(Window(row, col, side, side))
-        yield normalization(pixels, np.ones((side, side), np.bool_))
+        group = groups[number % len(groups)]
+        large = [scene for scene in group if min(scene.extent.shape) >= side] or group
+        scene = large[int(rng.integers(len(large)))]
+        pool = pool_factor(card, scene.gsd_m)
+        row, col = (int(rng.integers(0, max(0, length - side * pool) + 1)) for length in scene.extent.shape)
+        wanted = Window(row + scene.extent.row, col + scene.extent.col, side * pool, side * pool)
+        pixels, _ = read_reflected(scene, wanted)
+        chip = normalization(pixels, measured(pixels))
+        yield chip.reshape(len(chip), side, pool, side, pool).mean((2, 4))
 
 
-def _band_names(model: Model) -> list[str]:
-    return [band.name for band in model.card.bands]
+def _normalization(card: ModelCard) -> Normalization:
+    """Of pixels in the unit of the card's statistics."""
+    mean, std = tuple(band.mean for band in card.bands), tuple(band.std for band in card.bands)
+    return Normalization(1.0, 0.0, mean, std, (True,) * len(card.bands))

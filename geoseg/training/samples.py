@@ -1,15 +1,14 @@
 """Samples: a chip with its label, cut from whole scenes at a random place, scale and angle.
 
 A sample is a function of (seed, index) alone, so that any number of loader processes, and a resumed run, see the same
-ones. Scenes are held in memory at their own resolution; the window is read at the size that fills one chip at the
-ground sample distance drawn for it.
+ones. Scenes stay where they are, in memory or in files, at their own resolution; the window is read at the size that
+fills one chip at the ground sample distance drawn for it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -21,45 +20,9 @@ from geoseg.errors import InputError
 from geoseg.grid import Window
 from geoseg.training.augment import Augmentation
 from geoseg.training.losses import IGNORE
+from geoseg.training.scenes import CELL, ArrayScene, LabelCells, LabelledScene, survey
 
-CELL = 64  # pixels; the places of a class are indexed by squares of this size
-
-
-class LabelledScene(Protocol):
-    """What samples are cut from: any window of pixels and label codes, whole or partly outside the scene."""
-
-    shape: tuple[int, int]
-    gsd_m: float
-
-    def read(self, window: Window) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        """Pixels (band, height, width) and label codes (height, width) of a window inside the scene."""
-
-
-@dataclass(frozen=True, slots=True)
-class ArrayScene:
-    """A labelled scene in memory.
-
-    Attributes:
-        pixels: (band, height, width).
-        labels: (height, width) of label codes, IGNORE where unknown.
-        gsd_m: metres per pixel.
-    """
-
-    pixels: NDArray[np.uint8]
-    labels: NDArray[np.uint8]
-    gsd_m: float
-
-    def __post_init__(self) -> None:
-        if self.pixels.shape[1:] != self.labels.shape:
-            raise InputError(f"Pixels are {self.pixels.shape[1:]} and labels {self.labels.shape}; they must agree.")
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        return self.labels.shape[0], self.labels.shape[1]
-
-    def read(self, window: Window) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        rows, cols = window.slices
-        return self.pixels[:, rows, cols], self.labels[rows, cols]
+__all__ = ["ArrayScene", "LabelledScene", "Samples", "Source", "read_reflected"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,14 +30,33 @@ class Source:
     """Scenes that are drawn from alike.
 
     Attributes:
-        scenes: the scenes; a place is drawn in proportion to area.
+        scenes: the scenes; a place is drawn in proportion to the labelled area.
         weight: share of the samples that come from here, before normalizing over sources.
         gsd_range_m: samples are resampled to a log-uniform draw from this range.
+        cells: of each scene, where it is labelled; looked for where None.
     """
 
-    scenes: Sequence[ArrayScene]
+    scenes: Sequence[LabelledScene]
     weight: float
     gsd_range_m: tuple[float, float]
+    cells: Sequence[LabelCells] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Draw:
+    """One sample, drawn and not read yet.
+
+    Attributes:
+        scene: what it is cut from.
+        window: of the scene; it may overhang.
+        reach: side of the square in pixels of the chip, before it is turned.
+        angle: radians.
+    """
+
+    scene: LabelledScene
+    window: Window
+    reach: int
+    angle: float
 
 
 @dataclass
@@ -98,76 +80,81 @@ class Samples(Dataset[tuple[Tensor, Tensor]]):
     augmentation: Augmentation
     balance: float = 0.6
     first: int = 0
-    _places: list[list[dict[int, NDArray[np.int32]]]] = field(init=False, repr=False)
+    _places: list[dict[int | None, list[NDArray[np.int32]]]] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        self._places = [[_places(scene.labels) for scene in source.scenes] for source in self.sources]
+        self._places = [_places(source) for source in self.sources]
 
     def __len__(self) -> int:
         return self.count
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        """Pixels (band, size, size) float32 in 0..1 and label codes (size, size) uint8."""
+        """Pixels (band, size, size) float32, NaN where not measured, and label codes (size, size) uint8."""
+        draw, rng = self._draw(index)
+        pixels, labels = (torch.from_numpy(part) for part in read_reflected(draw.scene, draw.window))
+        return self.augmentation(pixels, labels, size=self.size, reach=draw.reach, angle=draw.angle, rng=rng)
+
+    def told(self, number: int) -> str:
+        """Which sample that is, for people; counted from the first of the training."""
+        draw, _ = self._draw(number - self.first)
+        return f"sample {number} ({draw.window} of {draw.scene.name})"
+
+    def _draw(self, index: int) -> tuple[Draw, np.random.Generator]:
+        """What to read, and the source of the draws that follow."""
         rng = np.random.default_rng((self.seed, self.first + index))
         weights = np.array([source.weight for source in self.sources])
         which = int(rng.choice(len(self.sources), p=weights / weights.sum()))
-        source = self.sources[which]
-        scene, center = self._draw(which, rng)
-        low, high = np.log(source.gsd_range_m)
+        scene, center = self._place(which, rng)
+        low, high = np.log(self.sources[which].gsd_range_m)
         zoom = float(np.exp(rng.uniform(low, high))) / scene.gsd_m
         angle = self.augmentation.draw_angle(rng)
         reach = self.size * (abs(np.cos(angle)) + abs(np.sin(angle)))  # side of the square that the turned chip needs
-        pixels, labels = _read_square(scene, center, max(2, round(reach * zoom)), rng)
-        return self.augmentation(pixels, labels, size=self.size, reach=round(reach), angle=angle, rng=rng)
+        side = max(2, round(reach * zoom))
+        row, col = (_start(length, side, at, rng) for length, at in zip(scene.shape, center, strict=True))
+        return Draw(scene, Window(row, col, side, side), round(reach), angle), rng
 
-    def _draw(self, which: int, rng: np.random.Generator) -> tuple[ArrayScene, tuple[int, int] | None]:
-        """A scene, and where in it a drawn class is found; None for anywhere."""
-        scenes = self.sources[which].scenes
-        if rng.random() < self.balance:
-            codes = sorted({code for places in self._places[which] for code in places})
-            code = int(rng.choice(codes))
-            sizes = np.array([len(places.get(code, ())) for places in self._places[which]], dtype=float)
-            chosen = int(rng.choice(len(scenes), p=sizes / sizes.sum()))
-            row, col = rng.choice(self._places[which][chosen][code]) * CELL + rng.integers(0, CELL, 2)
-            return scenes[chosen], (int(row), int(col))
-        areas = np.array([scene.shape[0] * scene.shape[1] for scene in scenes], dtype=float)
-        return scenes[int(rng.choice(len(scenes), p=areas / areas.sum()))], None
+    def _place(self, which: int, rng: np.random.Generator) -> tuple[LabelledScene, tuple[int, int]]:
+        """A scene, and a pixel in a cell of a drawn class, or of any."""
+        known = self._places[which]
+        code = sorted(code for code in known if code is not None)[rng.integers(len(known) - 1)]
+        cells = known[code if rng.random() < self.balance else None]
+        sizes = np.array([len(own) for own in cells], dtype=float)
+        chosen = int(rng.choice(len(cells), p=sizes / sizes.sum()))
+        row, col = rng.choice(cells[chosen]) * CELL + rng.integers(0, CELL, 2)
+        return self.sources[which].scenes[chosen], (int(row), int(col))
 
 
-def _places(labels: NDArray[np.uint8]) -> dict[int, NDArray[np.int32]]:
-    """For each label code, the cells (row, column in units of CELL) of which it covers at least a fiftieth."""
-    rows, cols = labels.shape[0] // CELL, labels.shape[1] // CELL
-    cells = labels[: rows * CELL, : cols * CELL].reshape(rows, CELL, cols, CELL)
-    found = {}
-    for code in np.unique(labels):
-        where = np.argwhere((cells == code).mean(axis=(1, 3)) > 0.02).astype(np.int32)
-        if code != IGNORE and len(where):
-            found[int(code)] = where
-    return found
-
-
-def _read_square(
-    scene: ArrayScene, center: tuple[int, int] | None, side: int, rng: np.random.Generator
-) -> tuple[Tensor, Tensor]:
-    """A square of `side` pixels around `center`, or anywhere; reflected, its label ignored, beyond the scene."""
-    starts = [
-        _start(length, side, None if center is None else center[axis], rng) for axis, length in enumerate(scene.shape)
-    ]
-    window = Window(starts[0], starts[1], side, side)
+def read_reflected(scene: LabelledScene, window: Window) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
+    """Pixels and label codes of any window; reflected, their label ignored, beyond the scene."""
     inside = window.clipped(scene.shape)
     pixels, labels = scene.read(inside)
     local = inside.relative_to(window)
-    margins = ((local.row, side - local.row_stop), (local.col, side - local.col_stop))
+    margins = ((local.row, window.height - local.row_stop), (local.col, window.width - local.col_stop))
     if any(m for pair in margins for m in pair):
         pixels = np.pad(pixels, ((0, 0), *margins), mode="symmetric")
         labels = np.pad(labels, margins, constant_values=IGNORE)
-    return torch.from_numpy(np.ascontiguousarray(pixels)), torch.from_numpy(np.ascontiguousarray(labels))
+    return np.ascontiguousarray(pixels), np.ascontiguousarray(labels)
 
 
-def _start(length: int, side: int, center: int | None, rng: np.random.Generator) -> int:
+def _places(source: Source) -> dict[int | None, list[NDArray[np.int32]]]:
+    """For each label code, and for any (None), the cells of each scene.
+
+    Raises:
+        InputError: no scene has a cell with labels.
+    """
+    cells = source.cells or [survey(scene) for scene in source.scenes]
+    found: dict[int | None, list[NDArray[np.int32]]] = {None: [own.places() for own in cells]}
+    for code in np.flatnonzero(sum(own.totals for own in cells)):
+        found[int(code)] = [own.places(int(code)) for own in cells]
+    kept = {code: own for code, own in found.items() if any(len(where) for where in own)}
+    if len(kept) < 2:
+        names = ", ".join(scene.name for scene in source.scenes)
+        raise InputError(f"There is hardly a labelled pixel on {names}: samples have no place to come from.")
+    return kept
+
+
+def _start(length: int, side: int, center: int, rng: np.random.Generator) -> int:
+    jitter = int(rng.integers(-side // 3, side // 3 + 1))
     if side >= length:
         return (length - side) // 2
-    if center is None:
-        return int(rng.integers(0, length - side + 1))
-    jitter = int(rng.integers(-side // 3, side // 3 + 1))
     return int(np.clip(center + jitter - side // 2, 0, length - side))

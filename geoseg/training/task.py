@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from geoseg.errors import GeosegError
+from geoseg.training.finetune import Fitted
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,15 +39,23 @@ class Schedule:
         return float(0.5 - 0.5 * torch.cos(torch.tensor(torch.pi * min(1.0, max(0.0, left)))))
 
 
+class NotFinite(GeosegError):
+    """The loss or its gradient is no number; the weights are still those of the step before."""
+
+
 class SegmentationTask(LightningModule):
-    """Fits a network to samples of (pixels in 0..1, label codes) and keeps an exponential average of its weights.
+    """Fits a network to samples of (pixels, label codes) and keeps an exponential average of its weights.
 
     Args:
         network: chips (sample, band, height, width) to logits (sample, class, height, width).
         losses: summed with the given weights.
         schedule: of the learning rate.
-        mean: one per band, of pixels in 0..1.
+        mean: one per band, of pixels; what a pixel becomes that is not measured.
         std: one per band.
+        fitted: which weights are fitted, and how fast.
+        average: share of the average that each step keeps; less in the first steps.
+        seed: of what the network draws (dropout), step by step.
+        told: what sample of the training a number stands for.
     """
 
     mean: Tensor
@@ -57,35 +67,81 @@ class SegmentationTask(LightningModule):
         losses: list[tuple[float, nn.Module]],
         schedule: Schedule,
         *,
-        mean: list[float],
-        std: list[float],
+        mean: Sequence[float],
+        std: Sequence[float],
+        fitted: Fitted | None = None,
+        average: float = 0.995,
+        seed: int = 0,
+        told: Callable[[int], str] | None = None,
     ) -> None:
         super().__init__()
         self.network = network
-        self.average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(0.995), use_buffers=True)
+        self.average = AveragedModel(network, multi_avg_fn=_average(average), use_buffers=True)
         self.losses = nn.ModuleList([loss for _, loss in losses])
         self.loss_weights = [weight for weight, _ in losses]
-        self.schedule = schedule
+        self.schedule, self.fitted, self.seed = schedule, fitted or Fitted(), seed
+        self.told = told or (lambda number: f"sample {number}")
         self.register_buffer("mean", torch.tensor(mean)[:, None, None])
         self.register_buffer("std", torch.tensor(std)[:, None, None])
 
+    def normalized(self, pixels: Tensor) -> Tensor:
+        """What the network is given; 0, which is the mean, where not measured."""
+        return ((pixels - self.mean) / self.std).nan_to_num(0.0)
+
+    def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """The weighted sum."""
+        terms = [w * loss(logits, labels) for w, loss in zip(self.loss_weights, self.losses, strict=True)]
+        return torch.stack(terms).sum()
+
+    def on_train_start(self) -> None:
+        self.fitted.hold_still(self.network)
+
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         pixels, labels = batch
-        logits = self.network((pixels - self.mean) / self.std)
-        terms = [w * loss(logits, labels) for w, loss in zip(self.loss_weights, self.losses, strict=True)]
-        total = torch.stack(terms).sum()
+        torch.manual_seed(self.seed + self.global_step)  # so that a resumed run draws the same
+        self._batch = len(pixels)
+        logits = self.network(self.normalized(pixels))
+        total = self.loss(logits, labels)
         if not torch.isfinite(total):
-            raise GeosegError(f"The loss is {total.item()} at step {self.global_step}; the last checkpoint is kept.")
+            bad = [i for i in range(len(pixels)) if not torch.isfinite(self.loss(logits[i : i + 1], labels[i : i + 1]))]
+            raise self._not_finite("loss", total, bad)
         self.log("loss", total, prog_bar=True)
         return total
 
-    def on_train_batch_end(self, *args: Any) -> None:
+    def configure_gradient_clipping(
+        self, optimizer: Any, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
+    ) -> None:
+        """By norm; a gradient that is no number stops the training before it reaches the weights."""
+        parameters = [p for p in self.network.parameters() if p.grad is not None]
+        norm = nn.utils.clip_grad_norm_(parameters, gradient_clip_val or float("inf"))
+        if not torch.isfinite(norm):
+            raise self._not_finite("gradient", norm, [])
+
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        super().optimizer_step(*args, **kwargs)
         self.average.update_parameters(self.network)
 
     def configure_optimizers(self) -> Any:
-        decayed = [p for p in self.network.parameters() if p.ndim > 1]
-        plain = [p for p in self.network.parameters() if p.ndim <= 1]
-        groups = [{"params": decayed, "weight_decay": 0.05}, {"params": plain, "weight_decay": 0.0}]
+        groups = self.fitted.groups(self.network, self.schedule.learning_rate)
         optimizer = torch.optim.AdamW(groups, lr=self.schedule.learning_rate)
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, self.schedule.factor)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def _not_finite(self, what: str, value: Tensor, bad: list[int]) -> NotFinite:
+        first = self.global_step * self._batch
+        alone = 0 < len(bad) < self._batch
+        if alone:
+            where = f"at {self.told(first + bad[0])}; look there for pixels far out of range, and leave them out"
+        else:
+            where = f"for the samples {first} to {first + self._batch - 1} together; try a lower learning rate"
+        return NotFinite(f"The {what} is {value.item()} at step {self.global_step}, {where}.")
+
+
+def _average(share: float) -> Callable[[Any, Any, Any], None]:
+    """Exponential, but over few steps at first, so that short trainings do not keep what they started from."""
+
+    def update(averaged: Any, current: Any, steps: Any) -> None:
+        done = float(steps)
+        get_ema_multi_avg_fn(min(share, (1 + done) / (10 + done)))(averaged, current, steps)
+
+    return update

@@ -5,13 +5,14 @@ from __future__ import annotations
 import io
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 
 from geoseg.errors import InputError
 from geoseg.inference.job import Scene
@@ -99,10 +100,13 @@ def evaluate_file(
 
 def draw_confusion(evaluation: Evaluation) -> bytes:
     """PNG: of the pixels with each label, the share of each prediction."""
-    counts = evaluation.confusion
+    return draw_shares(evaluation.confusion, evaluation.codes.names, evaluation.codes.legend.names)
+
+
+def draw_shares(counts: NDArray[np.int64], codes: Sequence[str], predictions: Sequence[str]) -> bytes:
+    """PNG of a confusion matrix (label, prediction): shares of each label's pixels; labels without any are left out."""
     labelled = counts.sum(1) > 0
-    names = [name for name, kept in zip(evaluation.codes.names, labelled, strict=True) if kept]
-    predictions = evaluation.codes.legend.names
+    names = [name for name, kept in zip(codes, labelled, strict=True) if kept]
     shares = counts[labelled] / counts[labelled].sum(1, keepdims=True)
     figure = Figure(figsize=(2.5 + 0.65 * len(predictions), 2 + 0.55 * len(names)), dpi=120)
     axes = figure.subplots()
@@ -115,7 +119,7 @@ def draw_confusion(evaluation: Evaluation) -> bytes:
             color = "white" if share > 0.5 else "black"
             axes.text(col, row, f"{share:.2f}", ha="center", va="center", fontsize=8, color=color)
     figure.colorbar(shown, label="share of the label's pixels")
-    return _png(figure)
+    return figure_as_png(figure)
 
 
 def draw_reliability(found: Reliability) -> bytes:
@@ -130,7 +134,7 @@ def draw_reliability(found: Reliability) -> bytes:
     upper.legend(loc="upper left", fontsize=8)
     lower.bar(centers, found.pixels / max(1, found.pixels.sum()), width=0.9 / BINS, color="#8c8c8c")
     lower.set(xlabel="confidence", ylabel="share of pixels", xlim=(0, 1))
-    return _png(figure)
+    return figure_as_png(figure)
 
 
 def draw_errors(tally: Tally) -> bytes:
@@ -145,7 +149,7 @@ def draw_errors(tally: Tally) -> bytes:
     shown = axes.imshow(share, cmap="inferno", vmin=0, vmax=1, interpolation="nearest")
     axes.set(xticks=[], yticks=[], title="where predictions are wrong")
     figure.colorbar(shown, label="share of wrong pixels", shrink=0.8)
-    return _png(figure)
+    return figure_as_png(figure)
 
 
 def _trial(
@@ -185,9 +189,10 @@ def _report_in(folder: Path) -> dict[str, object] | None:
     return report if isinstance(report, dict) else {}
 
 
-def _png(figure: Figure) -> bytes:
+def figure_as_png(figure: Figure, *, bottom: float = 0.0) -> bytes:
+    """The same bytes for the same figure; its lowest share is left for a legend."""
     FigureCanvasAgg(figure)
-    figure.tight_layout()
+    figure.tight_layout(rect=(0, bottom, 1, 1))
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", metadata={"Software": None})
     return buffer.getvalue()

@@ -1,0 +1,498 @@
+"""train(): from a config to a bundle.
+
+config ──open──▶ labelled scenes ──split──▶ two sides ──draw──▶ samples ──fit──▶ averaged weights ──measure──▶ bundle
+
+`Training.of` settles all that can be wrong with the data before the first step; `run` does the rest and can be resumed.
+"""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import numpy as np
+import torch
+from lightning import Trainer
+from safetensors.torch import load_file, save
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from geoseg.errors import InputError
+from geoseg.inference.predictor import Backend
+from geoseg.models import CardBand, Model, ModelCard, TrainingData, build_network
+from geoseg.raster.disk import disk_errors, publish_bytes
+from geoseg.raster.labels import LabelCodes
+from geoseg.training.augment import Augmentation
+from geoseg.training.config import TrainConfig, load_config
+from geoseg.training.finetune import Fitted, start_from
+from geoseg.training.losses import FocalLoss, LovaszSoftmax, PartialCrossEntropy, SoftDice
+from geoseg.training.publish import HALO_CHIPS, publish
+from geoseg.training.samples import Samples, Source
+from geoseg.training.scenes import (
+    CELL,
+    BandStatistics,
+    LabelCells,
+    ReaderScene,
+    band_statistics,
+    check_same_unit,
+    open_scene_of,
+    survey,
+)
+from geoseg.training.splits import by_blocks, by_polygons, by_scenes, sides_of
+from geoseg.training.task import NotFinite, Schedule, SegmentationTask
+from geoseg.training.watch import BEST, LAST, History, Progress, Watch
+
+log = logging.getLogger(__name__)
+CONFIG, GOOD = "config.yaml", "last-good.safetensors"
+GSD_MARGIN = 1.1  # how far beyond the resolutions of training the card lets scenes be
+FREE = ("steps", "patience", "loaders", "device", "log")  # of `run`: may change when a training goes on
+
+
+@dataclass(frozen=True)
+class Side:
+    """Scenes with what is labelled on one side of the split.
+
+    Attributes:
+        scenes: those with labels there.
+        cells: of each, where.
+    """
+
+    scenes: tuple[ReaderScene, ...]
+    cells: tuple[LabelCells, ...]
+
+    @classmethod
+    def of(cls, scenes: Sequence[ReaderScene], codes: int) -> Side:
+        cells = [survey(scene, codes) for scene in scenes]
+        kept = [(scene, own) for scene, own in zip(scenes, cells, strict=True) if len(own.places())]
+        return cls(tuple(scene for scene, _ in kept), tuple(own for _, own in kept))
+
+    @property
+    def pixels(self) -> Any:
+        """(code,) labelled pixels."""
+        return sum(own.totals for own in self.cells)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a training gave.
+
+    Attributes:
+        model: as stored.
+        folder: of the bundle.
+        history: losses and scores by step.
+        codes: what labels stand for.
+        confusion: (code, channel) pixels of the validation chips, by the weights that are kept.
+    """
+
+    model: Model
+    folder: Path
+    history: History
+    codes: LabelCodes
+    confusion: Any
+
+
+@dataclass(frozen=True)
+class Training:
+    """A training, settled before it starts: scenes are open, labels read and split, nothing is fitted yet.
+
+    Attributes:
+        config: as given.
+        codes: what labels stand for.
+        train: what is trained on.
+        validate: what is held out.
+        statistics: of the bands, over what is trained on.
+    """
+
+    config: TrainConfig
+    codes: LabelCodes
+    train: Side
+    validate: Side
+    statistics: BandStatistics
+
+    @classmethod
+    def of(cls, config: TrainConfig) -> Training:
+        """Open, split and check.
+
+        Raises:
+            InputError: scenes, labels, split or network cannot be used; the message says which and what to do.
+        """
+        scenes = [open_scene_of(source, config.bands, config.legend) for source in config.scenes]
+        check_same_unit(scenes)
+        codes = _codes_of(scenes)
+        train, validate = _split(config, scenes, len(codes.names))
+        _check_classes(codes, train, validate)
+        found = cls(config, codes, train, validate, band_statistics(train.scenes, train.cells, seed=config.run.seed))
+        found.check_network()
+        return found
+
+    def check_network(self) -> None:
+        """Build the network once, so that what is wrong with it shows.
+
+        Raises:
+            InputError: it is unknown, its weights cannot be had, or the chip does not fit it.
+        """
+        run, network = self.config.run, self.network()
+        stride = _stride(network)
+        if run.chip % stride:
+            near = max(stride, run.chip // stride * stride)
+            raise InputError(f"run.chip {run.chip} is no multiple of the network's output stride {stride}; use {near}.")
+        self.fitted.hold_still(network)
+        self.fitted.groups(network, run.learning_rate)
+
+    @property
+    def fitted(self) -> Fitted:
+        return Fitted(self.config.start.freeze, self.config.start.decay, self.config.run.weight_decay)
+
+    @property
+    def gsd_range_m(self) -> tuple[float, float]:
+        """Resolutions that samples are drawn at."""
+        own = [scene.gsd_m for scene in self.train.scenes]
+        scale = self.config.augment.scale
+        return min(own) / scale, max(own) * scale
+
+    def network(self) -> nn.Module:
+        """With the weights that the training starts from."""
+        config = self.config
+        torch.manual_seed(config.run.seed)
+        network = build_network(
+            config.network.name,
+            bands=len(config.bands),
+            classes=len(config.legend.classes),
+            args=dict(config.network.args),
+        )
+        if not any(True for _ in network.parameters()):
+            raise InputError(f"Architecture {config.network.name!r} has no weights to train; name another.")
+        if config.start.weights is not None:
+            start_from(network, config.start.weights, bands=config.bands, legend=config.legend)
+        return network.train()
+
+    def samples(self, first: int = 0) -> Samples:
+        """Of the whole training, from a number on."""
+        run = self.config.run
+        source = Source(self.train.scenes, 1.0, self.gsd_range_m, self.train.cells)
+        count = run.steps * run.batch
+        return Samples([source], run.chip, count, run.seed, self._augmentation, balance=run.balance, first=first)
+
+    def validation_samples(self) -> Samples:
+        """The same at each look, with flips and right angles only."""
+        run = self.config.run
+        source = Source(self.validate.scenes, 1.0, self.gsd_range_m, self.validate.cells)
+        still = Augmentation.none(self._levels)
+        return Samples([source], run.chip, run.validation_chips, run.seed + 1, still, balance=run.balance)
+
+    def task(self, told: Callable[[int], str]) -> SegmentationTask:
+        """The network, its losses and its schedule."""
+        run = self.config.run
+        return SegmentationTask(
+            self.network(),
+            self._losses(),
+            Schedule(run.steps, min(run.warmup, max(1, run.steps // 5)), run.decay, run.learning_rate),
+            mean=self.statistics.mean,
+            std=self.statistics.std,
+            fitted=self.fitted,
+            average=run.average,
+            seed=run.seed,
+            told=told,
+        )
+
+    def run(self, out: Path, *, resume: bool = False, progress: Progress | None = None) -> Trained:
+        """Fit, keep the best averaged weights, and publish them.
+
+        Args:
+            out: folder of the training; the bundle is a folder in it.
+            resume: go on from the last checkpoint there.
+            progress: called with step, pixels done and pixels in all.
+
+        Raises:
+            InputError: the folder holds another training, or the checkpoint cannot be read.
+            GeosegError: the loss is no number, or reading or writing failed; what was kept is in the folder.
+        """
+        self.open_folder(out, resume=resume)
+        run = self.config.run
+        last = out / LAST
+        kept = _read_checkpoint(last) if resume and last.exists() else None
+        done = 0 if kept is None else int(kept["global_step"])
+        samples = self.samples(done * run.batch)
+        watch = Watch(self.validation_samples(), self.codes, run, out, progress or _silent)
+        task = self.task(samples.told)
+        if done < run.steps:
+            self._fit(task, samples, watch, last if done else None)
+        elif kept is not None:
+            watch.load_state_dict(kept["callbacks"][watch.state_key])
+        best = load_file(out / BEST)
+        task.average.module.load_state_dict(best)
+        model = Model(task.average.module.cpu().eval(), self.card(watch.history.best_step))
+        folder = out / self.config.name
+        names, coarse = _judged(self.codes, self.validate.pixels)
+        places = {Path(scene.name).stem: [scene] for scene in self.validate.scenes}
+        halo_chips = min(HALO_CHIPS, run.validation_chips)
+        published = publish(model, folder, places=places, names=names, coarse=coarse, halo_chips=halo_chips)
+        publish_bytes(folder / CONFIG, self.config.with_paths(lambda text: Path(text).name).to_yaml().encode())
+        return Trained(published, folder, watch.history, self.codes, watch.confusion)
+
+    def card(self, steps: int) -> ModelCard:
+        """What is known of the bundle before it is measured."""
+        config, legend = self.config, self.config.legend
+        low, high = (self.gsd_range_m[0] / GSD_MARGIN, self.gsd_range_m[1] * GSD_MARGIN)
+        bands = zip(config.bands, self.statistics.mean, self.statistics.std, strict=True)
+        network = self.network()
+        stride = _stride(network)
+        start = f" from {Path(config.start.weights).name}" if config.start.weights else ""
+        return ModelCard(
+            name=config.name,
+            version=config.version,
+            description=config.description or f"{config.network.name} trained for {steps:,} steps{start}.",
+            license=config.license,
+            architecture=config.network,
+            scales={scene.reader.dtype: scene.scale for scene in self.train.scenes},
+            bands=tuple(CardBand(name=name, mean=mean, std=std) for name, mean, std in bands),
+            legend=legend,
+            gsd_m=(low * high) ** 0.5,
+            gsd_range_m=(low, high),
+            output_stride=stride,
+            receptive_field_px=0,
+            halo_px=0,
+            chip_px=max(config.run.chip, 2 * stride),
+            position_independent=bool(getattr(network, "position_independent", True)),
+            training_data=_data(config),
+            limitations=config.limitations,
+        )
+
+    @property
+    def _levels(self) -> tuple[tuple[float, float], ...]:
+        """None for bytes, beyond whose ends nothing is measured."""
+        return () if all(scene.reader.dtype == "uint8" for scene in self.train.scenes) else self.statistics.levels
+
+    @property
+    def _augmentation(self) -> Augmentation:
+        stated = self.config.augment.model_dump(exclude={"scale"})
+        bands = self.config.bands
+        colors = tuple(bands.index(name) for name in ("red", "green", "blue") if name in bands)
+        if len(colors) < 3:
+            return Augmentation(**stated | {"shadow": 0.0}, colors=(), levels=self._levels)
+        return Augmentation(**stated, colors=colors, levels=self._levels)
+
+    def _losses(self) -> list[tuple[float, nn.Module]]:
+        stated, codes = self.config.loss, self.codes
+        members, classes, weights = codes.members, len(codes.legend.classes), self._class_weights()
+        all_of_them: list[tuple[float, nn.Module]] = [
+            (stated.cross_entropy, PartialCrossEntropy(members, classes, weights)),
+            (stated.dice, SoftDice(classes)),
+            (stated.focal, FocalLoss(members, classes, gamma=stated.gamma, weights=weights)),
+            (stated.lovasz, LovaszSoftmax(classes)),
+        ]
+        return [(weight, loss) for weight, loss in all_of_them if weight]
+
+    def _class_weights(self) -> list[float] | None:
+        """One per label code: as stated, or one over the root of its share, so that rare classes count for more."""
+        stated = self.config.loss.class_weights
+        if stated is None:
+            return None
+        if isinstance(stated, dict):
+            return [stated.get(name, 1.0) for name in self.codes.names]
+        pixels = np.maximum(self.train.pixels.astype(float), 1.0)
+        weights = 1 / np.sqrt(pixels)
+        held = self.train.pixels > 0
+        return [float(weight) for weight in np.where(held, weights / weights[held].mean(), 1.0)]
+
+    def open_folder(self, out: Path, *, resume: bool = False) -> None:
+        """Make the folder of the training, with the config in it, or refuse one that holds another.
+
+        Raises:
+            InputError: it holds a training that is not to go on, or one of another config.
+        """
+        with disk_errors("making the folder of the training", out.parent):
+            out.mkdir(parents=True, exist_ok=True)
+        stated = out / CONFIG
+        if (out / LAST).exists() and not resume:
+            raise InputError(f"{out} holds a training; give another folder, or --resume to go on with it.")
+        if stated.exists() and _bound(load_config(stated)) != _bound(self.config):
+            raise InputError(
+                f"{out} holds a training of another config ({stated}); go on with that one, or give another folder."
+            )
+        publish_bytes(stated, self.config.to_yaml().encode())
+
+    def _fit(self, task: SegmentationTask, samples: Samples, watch: Watch, checkpoint: Path | None) -> None:
+        run = self.config.run
+        backend = Backend.resolve(run.device, run.precision, "torch")
+        loader: DataLoader[tuple[Tensor, Tensor]] = DataLoader(
+            samples, run.batch, num_workers=run.loaders, persistent_workers=run.loaders > 0
+        )
+        with _quiet():
+            trainer = Trainer(
+                max_steps=run.steps,
+                max_epochs=1,
+                accelerator="gpu" if backend.device == "cuda" else "cpu",
+                devices=1,
+                precision="bf16-mixed" if backend.precision == "bfloat16" else "32-true",
+                gradient_clip_val=run.clip,
+                logger=_logger(run.log, watch.out),
+                callbacks=[watch],
+                enable_checkpointing=False,
+                enable_progress_bar=False,
+                enable_model_summary=False,
+                log_every_n_steps=10,
+            )
+        try:
+            with _quiet():
+                trainer.fit(task, loader, ckpt_path=checkpoint, weights_only=True)
+        except SystemExit:  # what Lightning makes of Ctrl-C
+            if watch.was_stopped:
+                raise KeyboardInterrupt from None
+            raise
+        except NotFinite as error:
+            state = {name: tensor.contiguous() for name, tensor in task.average.module.cpu().state_dict().items()}
+            publish_bytes(watch.out / GOOD, save(state))
+            raise NotFinite(f"{error} The weights before that are kept in {watch.out / GOOD}.") from error
+
+
+def _split(config: TrainConfig, scenes: Sequence[ReaderScene], codes: int) -> tuple[Side, Side]:
+    split, sites = config.split, [scene.site for scene in scenes]
+    if split.by == "scenes":
+        held = by_scenes(sites, [scene.extent for scene in scenes], [one.role == "validate" for one in config.scenes])
+    elif split.polygons is not None:
+        held = by_polygons(sites, split.polygons)
+    else:
+        cells = [survey(scene, codes) for scene in scenes]
+        where, pixels = [own.where for own in cells], [own.pixels for own in cells]
+        held = by_blocks(where, pixels, cell_px=CELL, block_px=split.block_px, share=split.share, seed=split.seed)
+    sides = sides_of(sites, held, buffer_px=split.buffer_px)
+    pairs = list(zip(scenes, sides, strict=True))
+    train = Side.of([scene.for_training(side) for scene, side in pairs], codes)
+    validate = Side.of([scene.for_validation(side) for scene, side in pairs], codes)
+    for side, name in ((train, "train on"), (validate, "validate with")):
+        if not side.scenes:
+            raise InputError(
+                f"The split by {split.by} leaves no labelled pixel to {name}; hold out other places, give a smaller "
+                "split.buffer_px or split.block_px, or compare labels and areas of interest with geoseg info."
+            )
+    return train, validate
+
+
+def _codes_of(scenes: Sequence[ReaderScene]) -> LabelCodes:
+    """The codes of all labels, which must agree where `other` is one of them.
+
+    Raises:
+        InputError: they do not.
+    """
+    found = max((scene.labels.codes for scene in scenes), key=lambda codes: len(codes.names))
+    for scene in scenes:
+        own = scene.labels.codes
+        if own.members != found.members[: len(own.members)]:
+            raise InputError(
+                f"'other' means something else on {scene.name} than on other scenes, as its labels tell other classes; "
+                "name the classes instead, or leave 'other' out there."
+            )
+    return found
+
+
+def _check_classes(codes: LabelCodes, train: Side, validate: Side) -> None:
+    """Refuse a class that nothing is known of.
+
+    Raises:
+        InputError: no pixel to train on has it, nor a group with it.
+    """
+    told = {channel for code in np.flatnonzero(train.pixels) for channel in codes.members[code]}
+    missing = [name for channel, name in enumerate(codes.legend.names) if channel not in told]
+    if missing:
+        elsewhere = [name for name in missing if validate.pixels[codes.code(name)]]
+        hint = f" All labels of {', '.join(elsewhere)} are held out; split otherwise." if elsewhere else ""
+        raise InputError(
+            f"No pixel to train on is labelled {', '.join(missing)}.{hint} Label some, map label values to it, or take "
+            "it out of classes."
+        )
+    for code, name in enumerate(codes.legend.names):
+        if not validate.pixels[code]:
+            log.warning("No held-out pixel is labelled %s: there will be no score for it.", name)
+
+
+def _judged(codes: LabelCodes, pixels: Any) -> tuple[tuple[str, ...], Callable[[Any], Any]]:
+    """Names that scores are given for, and the index among them of label codes and of channels.
+
+    A group of which labels do not tell the classes apart is one; other partial labels are left out.
+    """
+    classes = len(codes.legend.classes)
+    names, owner = list(codes.names[:classes]), list(range(classes))
+    table = np.full(256, -1, np.int16)
+    for code in range(classes, len(codes.names)):
+        members = codes.members[code]
+        if (
+            pixels[code]
+            and not any(pixels[channel] for channel in members)
+            and codes.names[code] in codes.legend.groups
+        ):
+            names[members[0]] = codes.names[code]
+            for channel in members:
+                owner[channel] = members[0]
+            table[code] = members[0]
+    table[:classes] = owner
+    used = sorted(set(owner))
+    table[table >= 0] = np.searchsorted(used, table[table >= 0])
+    return tuple(names[index] for index in used), lambda codes: table[np.asarray(codes)]
+
+
+def _data(config: TrainConfig) -> tuple[TrainingData, ...]:
+    return tuple(dict.fromkeys(source.data for source in config.scenes if source.data is not None))
+
+
+def _bound(config: TrainConfig) -> TrainConfig:
+    """What must be the same when a training goes on."""
+    default = type(config.run)()
+    return config.model_copy(
+        update={"run": config.run.model_copy(update={name: getattr(default, name) for name in FREE})}
+    )
+
+
+def _stride(network: nn.Module) -> int:
+    stride = getattr(network, "output_stride", None)
+    if not isinstance(stride, int):
+        raise InputError(f"{type(network).__name__} does not say its output stride, so it cannot be trained here.")
+    return stride
+
+
+def _read_checkpoint(path: Path) -> dict[str, Any]:
+    """A checkpoint of ours; a pickle with code in it is refused.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    try:
+        found: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu")
+        return {name: found[name] for name in ("global_step", "callbacks")}
+    except (OSError, RuntimeError, KeyError, ValueError, UnpicklingError) as error:
+        raise InputError(f"{path} is no checkpoint to go on from ({error}); start in another folder.") from error
+
+
+def _logger(kind: str, out: Path) -> Any:
+    if kind == "csv":
+        return False  # the history is written as CSV anyway
+    from lightning.pytorch.loggers import TensorBoardLogger
+
+    try:
+        return TensorBoardLogger(out, name="tensorboard")
+    except ModuleNotFoundError as error:
+        raise InputError("run.log: tensorboard needs a package; pip install tensorboard, or log: csv.") from error
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without what Lightning says about the machine, itself and its makers."""
+    talker = logging.getLogger("lightning.pytorch")
+    level = talker.level
+    talker.setLevel(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module=r"lightning\.|torch\.")
+            yield
+    finally:
+        talker.setLevel(level)
+
+
+def _silent(step: str, done: int, total: int) -> None:
+    """No progress is shown."""

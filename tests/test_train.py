@@ -1,0 +1,273 @@
+"""Training by config: labelled files in, a bundle out; interrupted, resumed, refused."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import geopandas as gpd
+import numpy as np
+import pytest
+import torch
+import yaml
+from builders import HALF_METRE, read_band, write_rgb
+from lightning import Trainer
+from PIL import Image
+from safetensors.torch import load_file
+from shapely.geometry import box
+from typer.testing import CliRunner
+
+import geoseg
+from geoseg.cli import app
+from geoseg.errors import GeosegError, InputError
+from geoseg.models import load_model
+from geoseg.training.config import EXAMPLE, TrainConfig, load_config
+from geoseg.training.watch import Watch
+
+SIDE = 320
+CLASSES = [{"id": 1, "name": "bright", "color": "#ffffff"}, {"id": 2, "name": "dark", "color": "#202020"}]
+NETWORK = {"name": "unet", "args": {"encoder": "tu-resnet18", "depth": 2, "decoder_channels": [8, 8]}}
+RUN = {
+    "steps": 6,
+    "batch": 2,
+    "chip": 64,
+    "validate_every": 3,
+    "validation_chips": 4,
+    "loaders": 0,
+    "precision": "float32",
+}
+
+
+def halves(path: Path, **profile: Any) -> Path:
+    """A scene of bright and dark stripes, 40 px each, with noise."""
+    rng = np.random.default_rng(3)
+    bright = (np.arange(SIDE) // 40 % 2 == 0)[None, None]
+    values = np.where(bright, 200, 50) + rng.normal(0, 10, (3, SIDE, SIDE))
+    return write_rgb(path, values=values.clip(0, 255).astype(np.uint8), crs="EPSG:32631", **profile)
+
+
+def stripes(
+    path: Path, *, crs: str = "EPSG:4326", column: str = "class_name", names: tuple[str, str] = ("bright", "dark")
+) -> Path:
+    """The truth as polygons."""
+    edges = [HALF_METRE @ (col, row) for col in range(0, SIDE, 40) for row in (0, SIDE)]
+    shapes = [box(a[0], b[1], a[0] + 20, a[1]) for a, b in zip(edges[::2], edges[1::2], strict=True)]
+    frame = gpd.GeoDataFrame({column: [names[i % 2] for i in range(len(shapes))]}, geometry=shapes, crs="EPSG:32631")
+    frame.to_crs(crs).to_file(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("data")
+    halves(folder / "scene.tif")
+    stripes(folder / "labels.gpkg")
+    return folder
+
+
+def stated(data: Path, **changes: Any) -> TrainConfig:
+    """The smallest training; a key with a dot is one of a section."""
+    config: dict[str, Any] = {
+        "name": "halves",
+        "classes": CLASSES,
+        "scenes": [{"scene": str(data / "scene.tif"), "labels": str(data / "labels.gpkg")}],
+        "split": {"block_px": 128, "buffer_px": 8},
+        "network": NETWORK,
+        "run": dict(RUN),
+    }
+    for key, value in changes.items():
+        section, _, name = key.partition("__")
+        if name:
+            config.setdefault(section, {})[name] = value
+        else:
+            config[section] = value
+    return TrainConfig.model_validate(config)
+
+
+def test_labels_become_a_model_that_is_right(data: Path, tmp_path: Path) -> None:
+    """From polygons in another CRS to a land cover that agrees with them."""
+    trained = geoseg.train(
+        stated(data, run__steps=40, run__validate_every=20, run__learning_rate=5e-3), tmp_path / "out"
+    )
+    geoseg.segment_file(data / "scene.tif", tmp_path / "cover.tif", model=trained.folder)
+    truth = np.broadcast_to(np.arange(SIDE) // 40 % 2 + 1, (SIDE, SIDE))
+    assert (read_band(tmp_path / "cover.tif") == truth).mean() > 0.9
+    card = load_model(trained.folder).card
+    assert card.legend.names == ("bright", "dark")
+    assert card.scores["scene"]["overall_accuracy"] > 0.9
+    assert card.gsd_range_m[0] < 0.5 < card.gsd_range_m[1]
+    assert trained.confusion.sum() > 0
+    for name in ("samples.png", "curves.png", "confusion.png"):
+        with Image.open(tmp_path / "out" / name) as picture:
+            assert min(picture.size) > 100
+    rows = list(csv.DictReader((tmp_path / "out" / "history.csv").read_text().splitlines()))
+    assert [float(row["step"]) for row in rows] == [20, 40]
+    kept = yaml.safe_load((trained.folder / "config.yaml").read_text())
+    assert kept["scenes"][0]["scene"] == "scene.tif"  # where it lay is nobody's business
+
+
+def test_a_resumed_training_is_the_uninterrupted_one(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = geoseg.train(stated(data), tmp_path / "whole")
+    config = stated(data)
+    real = Watch.on_train_batch_end
+
+    def killed(self: Watch, trainer: Trainer, *rest: Any) -> None:
+        real(self, trainer, *rest)
+        if trainer.global_step == 4:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(Watch, "on_train_batch_end", killed)
+    with pytest.raises(KeyboardInterrupt):
+        geoseg.train(config, tmp_path / "broken")
+    monkeypatch.undo()
+    with pytest.raises(InputError, match="--resume"):
+        geoseg.train(config, tmp_path / "broken")
+    with pytest.raises(InputError, match="another config"):
+        geoseg.train(stated(data, run__seed=5), tmp_path / "broken", resume=True)
+    again = geoseg.train(config, tmp_path / "broken", resume=True)
+    assert again.model.digest == whole.model.digest
+    for name in ("history.csv", "best.safetensors", "curves.png"):
+        assert (tmp_path / "broken" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    done = geoseg.train(config, tmp_path / "broken", resume=True)  # nothing is left to do
+    assert done.model.digest == whole.model.digest
+    assert np.array_equal(done.confusion, whole.confusion)
+
+
+def test_it_goes_on_from_a_bundle_with_other_bands_and_classes(data: Path, tmp_path: Path) -> None:
+    first = geoseg.train(stated(data), tmp_path / "first")
+    classes = [*CLASSES[::-1], {"id": 3, "name": "other", "color": "#00ff00"}]
+    labels = stripes(tmp_path / "labels.gpkg", names=("bright", "other"))
+    frame = gpd.read_file(labels)
+    frame.loc[2:3, "class_name"] = ["dark", "dark"]
+    frame.to_file(labels)
+    second = geoseg.train(
+        stated(
+            data,
+            bands=["blue", "green"],
+            classes=classes,
+            scenes=[{"scene": str(data / "scene.tif"), "labels": str(labels)}],
+            start={"weights": str(first.folder), "freeze": ["encoder"], "decay": 0.5},
+        ),
+        tmp_path / "second",
+    )
+    old, new = (dict(load_model(trained.folder).network.named_parameters()) for trained in (first, second))
+    name = next(name for name in new if name.startswith("encoder") and new[name].ndim == 4)
+    torch.testing.assert_close(new[name][:, 0], old[name][:, 2] * 3 / 2, atol=2e-3, rtol=2e-3)  # half precision on disk
+    assert second.model.card.legend.names == ("dark", "bright", "other")
+
+
+def test_a_loss_that_is_no_number_stops_and_keeps_good_weights(data: Path, tmp_path: Path) -> None:
+    """Weights that are thrown far off by the first step."""
+    with pytest.raises(GeosegError, match=r"(nan|inf) at step [12].*kept in .*last-good"):
+        geoseg.train(stated(data, run__learning_rate=1e30), tmp_path / "out")
+    kept = load_file(tmp_path / "out" / "last-good.safetensors")
+    assert all(tensor.isfinite().all() for tensor in kept.values())
+
+
+def test_early_stop(data: Path, tmp_path: Path) -> None:
+    found = geoseg.train(
+        stated(data, run__steps=50, run__validate_every=1, run__patience=2, run__learning_rate=1e-9), tmp_path / "out"
+    )
+    assert len(found.history.rows) < 20
+    assert len(found.history.rows) - 1 - found.history.best == 2
+
+
+def far(folder: Path) -> dict[str, Any]:
+    frame = gpd.GeoDataFrame({"class_name": ["bright", "dark"]}, geometry=[box(0, 0, 1, 1), box(1, 1, 2, 2)], crs=4326)
+    frame.to_file(folder / "far.gpkg")
+    return {"labels": str(folder / "far.gpkg")}
+
+
+def aoi(folder: Path) -> dict[str, Any]:
+    gpd.GeoDataFrame(geometry=[box(0, 0, 1, 1)], crs=4326).to_file(folder / "aoi.gpkg")
+    return {"aoi": str(folder / "aoi.gpkg")}
+
+
+def one_class(folder: Path) -> dict[str, Any]:
+    return {"labels": str(stripes(folder / "one.gpkg", names=("bright", "bright")))}
+
+
+def unknown_class(folder: Path) -> dict[str, Any]:
+    return {"labels": str(stripes(folder / "roof.gpkg", names=("bright", "roof")))}
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (far, "far.gpkg lie outside the scene"),
+        (aoi, "aoi.gpkg"),
+        (one_class, "No pixel to train on is labelled dark"),
+        (unknown_class, "roof"),
+    ],
+)
+def test_labels_that_cannot_be_used_are_refused(
+    data: Path, tmp_path: Path, change: Callable[[Path], dict[str, Any]], said: str
+) -> None:
+    source = {"scene": str(data / "scene.tif"), "labels": str(data / "labels.gpkg")} | change(tmp_path)
+    with pytest.raises(InputError, match=said):
+        geoseg.train(stated(data, scenes=[source]), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"run__chip": 66}, "multiple of the network's output stride 4; use 64"),
+        ({"network": {"name": "no-such"}}, "no-such"),
+        ({"network": {"name": "spectral-index"}}, "no weights to train|bands"),
+        ({"start": {"freeze": ["enkoder"]}}, "no part 'enkoder'"),
+        ({"start": {"weights": "weights.pth"}}, "safetensors"),
+        ({"split": {"block_px": 4096}}, "needs two blocks with labels"),
+        ({"bands": ["red", "nir"]}, "nir"),
+    ],
+)
+def test_configs_that_cannot_be_run_are_refused(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], said: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    torch.save({"a": 1}, "weights.pth")
+    with pytest.raises(InputError, match=said):
+        geoseg.train(stated(data, **changes), tmp_path / "out")
+
+
+def test_the_example_has_every_key_and_is_valid(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text(EXAMPLE.read_text())
+    config = load_config(tmp_path / "config.yaml")
+    assert config == TrainConfig.model_validate({"name": config.name, "scenes": config.model_dump()["scenes"]})
+    text = EXAMPLE.read_text()
+    for section in ("", "scenes", "split", "start", "loss", "augment", "run"):
+        model: Any = TrainConfig.model_fields[section].annotation if section not in ("", "scenes") else TrainConfig
+        names = type(config.scenes[0]).model_fields if section == "scenes" else model.model_fields
+        assert all(f"{name}:" in text for name in names)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("name: a\nscenes: [{scene: a.tif, labels: b.tif}]\nsteps: 5", "steps"),
+        ("name: a\nscenes: []", "scenes"),
+        ("name: a\nscenes: [{scene: a.tif, labels: b.tif}]\nsplit: {by: scenes}", "role"),
+        ("name: a\nscenes: [{scene: a.tif, labels: b.tif}]\nloss: {cross_entropy: 0, dice: 0}", "larger than 0"),
+        ("name: [", "not YAML"),
+    ],
+)
+def test_configs_that_are_not_valid_are_refused(tmp_path: Path, text: str, said: str) -> None:
+    (tmp_path / "config.yaml").write_text(text)
+    with pytest.raises(InputError, match=said):
+        load_config(tmp_path / "config.yaml")
+
+
+def test_the_command_line(data: Path, tmp_path: Path) -> None:
+    """Relative paths are taken from the config's folder; the example is printed."""
+    assert CliRunner().invoke(app, ["train", "--example"]).output == EXAMPLE.read_text()
+    text = stated(data).to_yaml().replace(f"{data}/", "")
+    (data / "config.yaml").write_text(text)
+    done = CliRunner().invoke(app, ["train", str(data / "config.yaml"), "--out", str(tmp_path / "out"), "--steps", "2"])
+    assert done.exit_code == 0, done.output
+    assert "mean IoU" in done.output
+    assert json.loads((tmp_path / "out" / "halves" / "card.json").read_text())["name"] == "halves"
