@@ -1,10 +1,11 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from geoseg.training.losses import IGNORE, PartialCrossEntropy, SoftDice
+from geoseg.training.losses import IGNORE, FocalLoss, LovaszSoftmax, PartialCrossEntropy, SoftDice
 
 FULL = [[0], [1], [2], [3]]
 GROUPED = [*FULL, [2, 3]]  # code 4: class 2 or 3
@@ -81,3 +82,67 @@ def test_dice_leaves_groups_out(logits: torch.Tensor, labels: torch.Tensor) -> N
     grouped, ignored = labels.clone(), labels.clone()
     grouped[0], ignored[0] = 4, IGNORE
     torch.testing.assert_close(SoftDice(4)(logits, grouped), SoftDice(4)(logits, ignored))
+
+
+@pytest.mark.parametrize("gamma", [0.0, 1.0, 2.0, 5.0])
+def test_focal_loss_is_the_papers(logits: torch.Tensor, labels: torch.Tensor, gamma: float) -> None:
+    """Lin et al. 2017, equation 5 with weights, by numpy."""
+    labels[1, 3] = IGNORE
+    weights = np.array([0.5, 1.0, 2.0, 4.0])
+    known = (labels != IGNORE).numpy()
+    codes = labels.numpy()[known]
+    spread = logits.detach().numpy().transpose(0, 2, 3, 1)[known].astype(float)
+    spread = np.exp(spread) / np.exp(spread).sum(1, keepdims=True)
+    right = spread[np.arange(len(codes)), codes]
+    expected = (-weights[codes] * (1 - right) ** gamma * np.log(right)).sum() / weights[codes].sum()
+    found = FocalLoss(FULL, 4, gamma=gamma, weights=weights.tolist())(logits, labels)
+    assert float(found.detach()) == pytest.approx(expected, rel=1e-4)
+    found.backward()
+    assert logits.grad is not None
+    assert logits.grad.isfinite().all()
+
+
+def test_focal_loss_of_a_sure_pixel_has_a_gradient() -> None:
+    sure = torch.full((1, 4, 2, 2), -50.0)
+    sure[:, 1] = 50.0
+    sure.requires_grad_()
+    FocalLoss(FULL, 4, gamma=0.5)(sure, torch.ones((1, 2, 2), dtype=torch.uint8)).backward()
+    assert sure.grad is not None
+    assert sure.grad.isfinite().all()
+
+
+def lovasz_of_a_class(errors: np.ndarray, truth: np.ndarray) -> float:
+    """Berman et al. 2018, equation 8: the interpolation of one minus Jaccard over the sets of the largest errors."""
+    order = np.argsort(-errors, kind="stable")
+    total, before = 0.0, 0.0
+    for rank in range(1, len(order) + 1):
+        wrong = np.zeros(len(errors), bool)
+        wrong[order[:rank]] = True
+        loss = 1 - (truth & ~wrong).sum() / (truth | wrong).sum()
+        total += errors[order[rank - 1]] * (loss - before)
+        before = loss
+    return total
+
+
+def test_lovasz_is_the_papers(logits: torch.Tensor, labels: torch.Tensor) -> None:
+    labels[labels == 3] = IGNORE  # a class that is not present
+    known = (labels != IGNORE).numpy()
+    spread = logits.detach().softmax(1).numpy().transpose(0, 2, 3, 1)[known].astype(float)
+    codes = labels.numpy()[known]
+    each = [lovasz_of_a_class(np.abs((codes == c) - spread[:, c]), codes == c) for c in range(3)]
+    assert float(LovaszSoftmax(4)(logits, labels).detach()) == pytest.approx(np.mean(each), rel=1e-4)
+
+
+def test_lovasz_of_what_is_right_and_sure_is_nothing(labels: torch.Tensor) -> None:
+    right = 100.0 * torch.nn.functional.one_hot(labels.long(), 4).movedim(-1, 1)
+    assert float(LovaszSoftmax(4)(right, labels)) == pytest.approx(0, abs=1e-6)
+    assert float(LovaszSoftmax(4)(-right, labels)) == pytest.approx(1, abs=1e-5)
+
+
+@pytest.mark.parametrize("loss", [FocalLoss(FULL, 4), LovaszSoftmax(4), SoftDice(4), PartialCrossEntropy(FULL, 4)])
+def test_nothing_labelled_teaches_nothing(loss: torch.nn.Module, logits: torch.Tensor) -> None:
+    found = loss(logits, torch.full((2, 5, 6), IGNORE, dtype=torch.uint8))
+    found.backward()
+    assert float(found.detach()) == 0
+    assert logits.grad is not None
+    assert not logits.grad.any()

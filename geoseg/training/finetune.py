@@ -20,6 +20,7 @@ from geoseg.models.find import CARD_KEY
 log = logging.getLogger(__name__)
 PICKLES = {".pt", ".pth", ".ckpt", ".bin", ".pkl", ".pickle", ".tar"}
 PREFIXES = ("network.", "model.", "module.", "net.", "")
+HOMES = ("", "encoder.", "encoder.model.")  # of a whole network, and of an encoder alone as smp and timm name it
 LEAST = 0.5  # of the network's weights that a checkpoint must have
 ENCODER = "encoder."
 
@@ -95,6 +96,8 @@ def start_from(network: nn.Module, weights: str, *, bands: tuple[str, ...], lege
     """
     given, known = _read(weights)
     wanted = {name: tensor for name, tensor in network.state_dict().items() if tensor.is_floating_point()}
+    home = max(HOMES, key=lambda start: sum(start + name in wanted for name in given))
+    given = {home + name: tensor for name, tensor in given.items()}
     first = next((name for name, tensor in wanted.items() if tensor.ndim == 4), "")
     last = list(wanted)[-1].rpartition(".")[0] if wanted else ""
     taken: dict[str, Tensor] = {}
