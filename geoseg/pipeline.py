@@ -189,6 +189,9 @@ def vectorize_file(
     classes: Sequence[str] | None = None,
     confidence: str | os.PathLike[str] | None = None,
     min_area_m2: float = 0.0,
+    fill_holes_m2: float = 0.0,
+    simplify_m: float = 0.0,
+    smooth: Sequence[str] = (),
     single_layer: bool = False,
     overwrite: bool = False,
     progress: Progress | None = None,
@@ -201,6 +204,9 @@ def vectorize_file(
         classes: names of classes and groups, which are dissolved; None for all classes.
         confidence: raster on the same grid, for the mean of each polygon.
         min_area_m2: leave out smaller polygons.
+        fill_holes_m2: smaller parts become part of the neighbour with the longest shared border; nodata stays.
+        simplify_m: tolerance of simplifying, in metres; neighbours keep their shared border.
+        smooth: names of classes and groups whose borders lose their staircases.
         single_layer: one layer for all classes, where the format has layers.
         overwrite: replace an output that exists.
         progress: called with step, pixels done and pixels in all.
@@ -213,7 +219,16 @@ def vectorize_file(
 
     names = None if classes is None else tuple(classes)
     shown = None if confidence is None else Path(confidence)
-    options = VectorOptions(names, None, shown, min_area_m2, single_layer, overwrite)
+    options = VectorOptions(
+        classes=names,
+        confidence=shown,
+        min_area_m2=min_area_m2,
+        single_layer=single_layer,
+        overwrite=overwrite,
+        fill_holes_m2=fill_holes_m2,
+        simplify_m=simplify_m,
+        smooth=tuple(smooth),
+    )
     return vectorize_raster(Path(landcover), Path(output), options, partial(progress or _silent, "vectorize"))
 
 

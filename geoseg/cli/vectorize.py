@@ -16,6 +16,14 @@ def vectorize(
     classes: Annotated[str | None, typer.Option(help="Classes or groups, as in building,water,vegetation.")] = None,
     confidence: Annotated[Path | None, typer.Option(help="Confidence raster, for the mean of each polygon.")] = None,
     min_area: Annotated[float, typer.Option(help="Leave out polygons smaller than this, in square metres.")] = 0.0,
+    fill_holes: Annotated[
+        float, typer.Option(help="Give parts smaller than this, in square metres, to the neighbour they touch most.")
+    ] = 0.0,
+    simplify: Annotated[
+        float,
+        typer.Option(metavar="M", help="Simplify borders by a tolerance in metres; neighbours keep sharing them."),
+    ] = 0.0,
+    smooth: Annotated[str | None, typer.Option(help="Classes to smooth, as in water,vegetation.")] = None,
     single_layer: Annotated[bool, typer.Option("--single-layer", help="One layer for all classes.")] = False,
     overwrite: options.Overwrite = False,
 ) -> None:
@@ -29,6 +37,9 @@ def vectorize(
             classes=options.listed(classes),
             confidence=confidence,
             min_area_m2=min_area,
+            fill_holes_m2=fill_holes,
+            simplify_m=simplify,
+            smooth=options.listed(smooth) or (),
             single_layer=single_layer,
             overwrite=overwrite,
             progress=progress,

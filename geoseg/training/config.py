@@ -232,6 +232,7 @@ class TrainConfig(_Strict):
         limitations: where the model is not to be trusted.
         classes: of the legend in the order of the network's channels, or `landcover` for geoseg's own.
         bands: that the network sees, by common name.
+        pool_to_m: scenes of finer pixels are seen as means of k x k of them, k = round(pool_to_m / pixel size).
         scenes: with their labels.
         split: what is held out.
         network: architecture and its arguments.
@@ -248,6 +249,7 @@ class TrainConfig(_Strict):
     limitations: str = ""
     classes: Literal["landcover"] | Annotated[tuple[LegendClass, ...], Field(min_length=2)] = "landcover"
     bands: Annotated[tuple[Text, ...], Field(min_length=1)] = ("red", "green", "blue")
+    pool_to_m: Positive | None = None
     scenes: Annotated[tuple[LabelledSource, ...], Field(min_length=1)]
     split: SplitConfig = SplitConfig()
     network: Architecture = Architecture(name="unet")

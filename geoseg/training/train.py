@@ -50,6 +50,8 @@ from geoseg.training.watch import BEST, LAST, History, Progress, Watch
 
 log = logging.getLogger(__name__)
 CONFIG, GOOD = "config.yaml", "last-good.safetensors"
+MOST_PLACES = 8  # held-out scenes that have scores of their own
+MOST_POOLED = 8  # pixels along a side of those that are seen as one
 GSD_MARGIN = 1.1  # how far beyond the resolutions of training the card lets scenes be
 FREE = ("steps", "patience", "loaders", "device", "log")  # of `run`: may change when a training goes on
 
@@ -152,7 +154,7 @@ class Training:
     @property
     def gsd_range_m(self) -> tuple[float, float]:
         """Resolutions that samples are drawn at."""
-        own = [scene.gsd_m for scene in self.train.scenes]
+        own = [max(scene.gsd_m, self.config.pool_to_m or 0.0) for scene in self.train.scenes]
         scale = self.config.augment.scale
         return min(own) / scale, max(own) * scale
 
@@ -230,7 +232,8 @@ class Training:
         model = Model(task.average.module.cpu().eval(), self.card(watch.history.best_step))
         folder = out / self.config.name
         names, coarse = _judged(self.codes, self.validate.pixels)
-        places = {Path(scene.name).stem: [scene] for scene in self.validate.scenes}
+        held = self.validate.scenes
+        places = {Path(scene.name).stem: [scene] for scene in held} if len(held) <= MOST_PLACES else {"held out": held}
         halo_chips = min(HALO_CHIPS, run.validation_chips)
         published = publish(model, folder, places=places, names=names, coarse=coarse, halo_chips=halo_chips)
         publish_bytes(folder / CONFIG, self.config.with_paths(lambda text: Path(text).name).to_yaml().encode())
@@ -240,6 +243,9 @@ class Training:
         """What is known of the bundle before it is measured."""
         config, legend = self.config, self.config.legend
         low, high = (self.gsd_range_m[0] / GSD_MARGIN, self.gsd_range_m[1] * GSD_MARGIN)
+        best = (low * high) ** 0.5
+        if config.pool_to_m is not None:
+            low = min(low, config.pool_to_m / MOST_POOLED)
         bands = zip(config.bands, self.statistics.mean, self.statistics.std, strict=True)
         network = self.network()
         stride = _stride(network)
@@ -253,8 +259,9 @@ class Training:
             scales={scene.reader.dtype: scene.scale for scene in self.train.scenes},
             bands=tuple(CardBand(name=name, mean=mean, std=std) for name, mean, std in bands),
             legend=legend,
-            gsd_m=(low * high) ** 0.5,
+            gsd_m=best,
             gsd_range_m=(low, high),
+            pool_to_m=config.pool_to_m,
             output_stride=stride,
             receptive_field_px=0,
             halo_px=0,

@@ -14,6 +14,9 @@ from geoseg.errors import InputError
 from geoseg.legend import Legend, Selection
 from geoseg.vector.trace import BACKGROUND
 
+REST = BACKGROUND + 1
+"""Code of what is measured but gets no polygon, where that matters: together one class, to be left out later."""
+
 _PALETTE = ("#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377", "#bbbbbb")  # Paul Tol's "bright"
 
 
@@ -24,25 +27,49 @@ class Coding:
     Attributes:
         selections: the classes and groups that get polygons; None takes every value as a class of its own.
         nodata: the raster's own nodata value, if it has one.
+        rest: code of values that are measured but not asked for.
         known: values that the legend names, whether they get polygons or not; empty without a legend.
         unknown: values met that `known` lacks, to be told to the user; filled while encoding.
     """
 
     selections: tuple[Selection, ...] | None
     nodata: float | None = None
+    rest: int = BACKGROUND
     known: frozenset[int] = frozenset()
     unknown: set[int] = field(default_factory=set, compare=False)
 
     @classmethod
-    def of(cls, legend: Legend | None, classes: Iterable[str] | None, nodata: float | None) -> Coding:
+    def of(
+        cls, legend: Legend | None, classes: Iterable[str] | None, nodata: float | None, rest: int = BACKGROUND
+    ) -> Coding:
         """The coding for a legend and the names asked for; without a legend, classes are called class_<id>."""
         names = None if classes is None else tuple(classes)
         if legend is not None and nodata is None:
             nodata = legend.nodata
         if legend is None or _is_generic(legend):
-            return cls(None if names is None else tuple(_generic_by_name(name) for name in names), nodata)
+            return cls(None if names is None else tuple(_generic_by_name(name) for name in names), nodata, rest)
         known = frozenset((*legend.ids, legend.nodata))
-        return cls(legend.select(names), nodata, known)
+        return cls(legend.select(names), nodata, rest, known)
+
+    def codes_of(self, names: Iterable[str], legend: Legend | None) -> tuple[int, ...]:
+        """The codes of some of the classes that get polygons; a group stands for all of its classes.
+
+        Raises:
+            InputError: a name is unknown, or gets no polygons of its own.
+        """
+        codes: list[int] = []
+        for name in names:
+            generic = legend is None or _is_generic(legend)
+            ids = {_generic_by_name(name).id} if generic or legend is None else set(legend.select([name])[0].ids)
+            if self.selections is None:
+                codes += ids
+                continue
+            found = [selection.id for selection in self.selections if ids.issuperset(selection.ids)]
+            if not found:
+                given = ", ".join(selection.name for selection in self.selections)
+                raise InputError(f"Class {name!r} gets no polygons that could be shaped; those asked for are {given}.")
+            codes += found
+        return tuple(codes)
 
     def encode(self, values: NDArray[np.integer[Any]]) -> NDArray[np.int32]:
         """Codes of class values, in the same shape.
@@ -70,7 +97,7 @@ class Coding:
             _check_range(values, self.nodata)
             codes = values.astype(np.int32)
         else:
-            codes = np.full(values.shape, BACKGROUND, np.int32)
+            codes = np.full(values.shape, self.rest, np.int32)
             for selection in self.selections:
                 codes[np.isin(values, selection.ids)] = selection.id
         if self.nodata is not None:

@@ -14,7 +14,7 @@ Memory: all arcs and components of the raster, a few times over while they are j
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,11 +41,11 @@ class Lines(NamedTuple):
     """Points of lines as ragged arrays.
 
     Attributes:
-        points: (points, 2) int32, row and column of pixel corners.
+        points: (points, 2) row and column: int32 for pixel corners, float64 once they have left these.
         offsets: (lines + 1,) int64, where each line's points begin.
     """
 
-    points: NDArray[np.int32]
+    points: NDArray[Any]
     offsets: NDArray[np.int64]
 
 
@@ -68,7 +68,7 @@ def join(traces: Iterable[BlockTrace]) -> Coverage:
     """The coverage of a raster from the traces of all of its blocks, given in any order."""
     blocks = sorted(traces, key=lambda trace: (trace.window.row, trace.window.col))
     number, components = _join_components(blocks)
-    arcs = _merge(_concatenate([trace.arcs for trace in blocks], number))
+    arcs = merge_arcs(_concatenate([trace.arcs for trace in blocks], number))
     return Coverage(components, arcs)
 
 
@@ -79,15 +79,15 @@ def _join_components(blocks: Sequence[BlockTrace]) -> tuple[list[NDArray[np.int3
     for first, second in _shared_pixels(blocks, starts):
         union_pairs(parent, first, second)
     _, member = np.unique(roots(parent), return_inverse=True)
-    merged = _sum_components([trace.components for trace in blocks], member)
+    merged = sum_components([trace.components for trace in blocks], member)
     order = np.argsort(merged.first)
     number = np.empty(order.size, np.int32)
     number[order] = np.arange(order.size, dtype=np.int32)
     numbers = np.split(number[member], starts[1:-1])
-    return numbers, _reordered(merged, order)
+    return numbers, pick_components(merged, order)
 
 
-def _reordered(components: Components, order: NDArray[np.int64]) -> Components:
+def pick_components(components: Components, order: NDArray[np.int64]) -> Components:
     """The components picked by `order`."""
     code, pixels, first, confidence_sum, confidence_count = components
     return Components(code[order], pixels[order], first[order], confidence_sum[order], confidence_count[order])
@@ -111,7 +111,7 @@ def _lifted(labels: NDArray[np.int32], start: int) -> NDArray[np.int64]:
     return np.where(labels < 0, -1, labels + np.int64(start))
 
 
-def _sum_components(parts: Sequence[Components], member: NDArray[np.int64]) -> Components:
+def sum_components(parts: Sequence[Components], member: NDArray[np.int64]) -> Components:
     """Components of one set taken together; `member` is the set of each."""
     stacked = Components(*(np.concatenate(column) for column in zip(*parts, strict=True)))
     count = int(member.max()) + 1 if member.size else 0
@@ -171,7 +171,7 @@ def _key(points: NDArray[np.int32], vertex: int, towards: int, width: int) -> in
     return (row * width + col) * 4 + direction
 
 
-def _merge(arcs: Arcs) -> Arcs:
+def merge_arcs(arcs: Arcs) -> Arcs:
     """Arcs joined where exactly two ends meet, in their final direction and order."""
     ends = sort_ends(arcs)
     chains = _find_chains(ends.key, ends.order, _partners(ends.key, ends.order))
@@ -221,7 +221,7 @@ def _find_chains(key: NDArray[np.int64], order: NDArray[np.int64], partner: NDAr
     return Chains(halves, offsets[: chains + 1].copy())
 
 
-def concatenate_chains(arcs: Arcs, chains: Chains, drop_straight: bool) -> Lines:
+def concatenate_chains(arcs: Arcs | Lines, chains: Chains, drop_straight: bool) -> Lines:
     """The points of each chain; the point where two half-arcs meet is there once.
 
     Args:
@@ -234,16 +234,16 @@ def concatenate_chains(arcs: Arcs, chains: Chains, drop_straight: bool) -> Lines
 
 @compiled
 def _concatenate_chains(
-    points: NDArray[np.int32],
+    points: NDArray[Any],
     offsets: NDArray[np.int64],
     halves: NDArray[np.int64],
     chain_offsets: NDArray[np.int64],
     drop_straight: bool,
-) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+) -> tuple[NDArray[Any], NDArray[np.int64]]:
     total = 0
     for half in halves:
         total += offsets[(half >> 1) + 1] - offsets[half >> 1]
-    out = np.empty((total, 2), np.int32)
+    out = np.empty((total, 2), points.dtype)
     out_offsets = np.zeros(chain_offsets.size, np.int64)
     count = 0
     for chain in range(chain_offsets.size - 1):
@@ -264,7 +264,7 @@ def _concatenate_chains(
 
 
 @compiled
-def _straight(before: NDArray[np.int32], at: NDArray[np.int32], after: NDArray[np.int32]) -> bool:
+def _straight(before: NDArray[Any], at: NDArray[Any], after: NDArray[Any]) -> bool:
     return bool((before[0] == at[0] == after[0]) or (before[1] == at[1] == after[1]))
 
 

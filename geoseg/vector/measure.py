@@ -66,7 +66,7 @@ class Measures(NamedTuple):
     perimeter: NDArray[np.float64]
 
 
-def measure(polygons: NDArray[np.object_], pixels: NDArray[np.int64], ground: Ground) -> Measures:
+def measure(polygons: NDArray[np.object_], pixels: NDArray[Any], ground: Ground) -> Measures:
     """Areas and perimeters (holes included) of polygons of `pixels` pixels each, in a raster with a CRS."""
     if ground.crs is not None and ground.is_geodesic:
         return _geodesic(polygons, ground.crs)
@@ -81,6 +81,27 @@ def to_crs(
     x = transform.a * cols + transform.b * rows + transform.c
     y = transform.d * cols + transform.e * rows + transform.f
     return x, y
+
+
+def local_frames(ground: Ground, rows: NDArray[Any], cols: NDArray[Any]) -> NDArray[np.float64]:
+    """How a step in the raster looks on the ground at some pixel corners: (corners, 2, 2) metres per pixel.
+
+    [[x of a row, x of a column], [y of a row, y of a column]], so that it is multiplied with (row, column); x and y are
+    east and north where areas are geodesic, the axes of the CRS elsewhere. Without a CRS its units count as metres.
+    """
+    t = ground.transform
+    planar = np.array([[t.b, t.a], [t.e, t.d]], dtype=np.float64) * ground.unit_m
+    frames = np.broadcast_to(planar, (len(rows), 2, 2)).copy()
+    if ground.crs is None or not ground.is_geodesic:
+        return frames
+    globe = _Globe.of(ground.crs)
+    x, y = to_crs(rows, cols, t)
+    for axis, (down, right) in enumerate(((1, 0), (0, 1))):
+        azimuth, metres = globe.course(x, y, *to_crs(rows + down, cols + right, t))
+        step = np.stack([metres * np.sin(azimuth), metres * np.cos(azimuth)], axis=1)
+        known = np.isfinite(step).all(1)
+        frames[known, :, axis] = step[known]
+    return frames
 
 
 def _scale_error(ground: Ground, crs: pyproj.CRS) -> float:
@@ -122,11 +143,18 @@ class _Globe:
         self, x0: NDArray[np.float64], y0: NDArray[np.float64], x1: NDArray[np.float64], y1: NDArray[np.float64]
     ) -> NDArray[np.float64]:
         """Metres along the geodesic; not finite where a point is beyond the projection."""
+        return self.course(x0, y0, x1, y1)[1]
+
+    def course(
+        self, x0: NDArray[np.float64], y0: NDArray[np.float64], x1: NDArray[np.float64], y1: NDArray[np.float64]
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Azimuth at the start (radians, from north by east) and length in metres of the geodesic."""
         start, end = self.degrees(x0, y0), self.degrees(x1, y1)
         finite = np.isfinite(start).all(0) & np.isfinite(end).all(0)
-        metres = np.full(x0.shape, np.nan)
-        metres[finite] = self.geod.inv(*start[:, finite], *end[:, finite])[2]
-        return metres
+        azimuth, metres = np.full(x0.shape, np.nan), np.full(x0.shape, np.nan)
+        forward, _, length = self.geod.inv(*start[:, finite], *end[:, finite])
+        azimuth[finite], metres[finite] = np.radians(forward), length
+        return azimuth, metres
 
 
 def _geodesic(polygons: NDArray[np.object_], crs: pyproj.CRS) -> Measures:

@@ -9,25 +9,34 @@ and one outside, so the two passages are of different rings and the polygon is v
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import shapely
 from affine import Affine
 from numpy.typing import NDArray
 
-from geoseg.vector.join import Chains, Coverage, concatenate_chains, sort_ends
+from geoseg.vector.join import Chains, Coverage, Lines, concatenate_chains, sort_ends
 from geoseg.vector.kernels import compiled
+from geoseg.vector.trace import Arcs
 
 
-def build_polygons(coverage: Coverage, transform: Affine) -> NDArray[np.object_]:
-    """One polygon per component, in their order: shells counter-clockwise, holes clockwise, after the transform."""
+def build_polygons(coverage: Coverage, transform: Affine, lines: Lines | None = None) -> NDArray[np.object_]:
+    """One polygon per component, in their order: shells counter-clockwise, holes clockwise, after the transform.
+
+    Args:
+        coverage: which arcs there are and how they meet.
+        transform: pixel to CRS coordinates.
+        lines: the points of each arc where they are no longer the coverage's own.
+    """
     arcs = coverage.arcs
-    component = np.stack([arcs.left, arcs.right], axis=1).ravel()  # on the left of each half-arc
+    component = components_of_halves(arcs)
     ends = sort_ends(arcs)
     following = _following(ends.key, ends.order, ends.rank, component)
     chains = _find_rings(ends.order, following, component)
     owner = component[chains.halves[chains.offsets[:-1]]]
     order = np.lexsort((_ring_areas(coverage, chains) < 0, owner))  # of each component the shell first
-    rings = concatenate_chains(arcs, _picked(chains, order), False)
+    rings = concatenate_chains(arcs if lines is None else lines, _picked(chains, order), False)
     polygon_offsets = np.searchsorted(owner[order], np.arange(coverage.components.code.size + 1))
     # Rows count downwards: the component on the left is counter-clockwise only if the transform mirrors.
     coordinates = _placed(rings.points, rings.offsets, tuple(transform)[:6], transform.determinant > 0)
@@ -35,9 +44,20 @@ def build_polygons(coverage: Coverage, transform: Affine) -> NDArray[np.object_]
     return np.asarray(polygons, dtype=object)
 
 
+def components_of_halves(arcs: Arcs) -> NDArray[np.int32]:
+    """The component on the left of each half-arc."""
+    return np.stack([arcs.left, arcs.right], axis=1).ravel()
+
+
+def successors(arcs: Arcs) -> NDArray[np.int64]:
+    """The half-arc that continues the ring of each half-arc; -1 for background."""
+    ends = sort_ends(arcs)
+    return _following(ends.key, ends.order, ends.rank, components_of_halves(arcs))
+
+
 @compiled
 def _placed(
-    points: NDArray[np.int32], offsets: NDArray[np.int64], transform: tuple[float, ...], backwards: bool
+    points: NDArray[Any], offsets: NDArray[np.int64], transform: tuple[float, ...], backwards: bool
 ) -> NDArray[np.float64]:
     """Coordinates (x, y) of the points of rings, each from the same point in either direction."""
     a, b, c, d, e, f = transform

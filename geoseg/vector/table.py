@@ -7,12 +7,13 @@ from typing import NamedTuple
 import geopandas as gpd
 import numpy as np
 import pandas as pd
+import shapely
 from numpy.typing import NDArray
 
 from geoseg.errors import InputError
 from geoseg.legend import Selection
 from geoseg.vector.coding import Coding
-from geoseg.vector.join import Coverage
+from geoseg.vector.join import Coverage, Lines
 from geoseg.vector.measure import Ground, measure
 from geoseg.vector.rings import build_polygons
 from geoseg.vector.trace import Components
@@ -32,7 +33,13 @@ class PolygonTable(NamedTuple):
 
 
 def polygon_table(
-    coverage: Coverage, coding: Coding, ground: Ground, *, confidence_one: int | None, min_area_m2: float
+    coverage: Coverage,
+    coding: Coding,
+    ground: Ground,
+    *,
+    confidence_one: int | None,
+    min_area_m2: float,
+    lines: Lines | None = None,
 ) -> PolygonTable:
     """The components of a coverage as polygons with attributes; small ones are left out only now.
 
@@ -42,21 +49,23 @@ def polygon_table(
         ground: where the raster lies.
         confidence_one: the confidence units that are 1.0; None where no confidence was read.
         min_area_m2: smallest area to keep.
+        lines: the points of the arcs where these were shaped; areas are then those of the polygons, not of the pixels.
     """
     check_min_area(min_area_m2, ground)
     components = coverage.components
     selections = coding.selections_of(components.code)
     names = {selection.id: selection.name for selection in selections}
-    geometry = build_polygons(coverage, ground.transform)
+    geometry = build_polygons(coverage, ground.transform, lines)
+    pixels = components.pixels if lines is None else shapely.area(geometry) / abs(ground.transform.determinant)
     columns: dict[str, object] = {
         "class_id": components.code,
         "class_name": pd.Series([names[code] for code in components.code.tolist()], dtype=object),
     }
-    area = components.pixels.astype(np.float64)
+    area = pixels.astype(np.float64)
     if ground.crs is None:
-        columns["area_px"] = components.pixels
+        columns["area_px"] = pixels
     else:
-        area, perimeter = measure(geometry, components.pixels, ground)
+        area, perimeter = measure(geometry, pixels, ground)
         columns |= {"area_m2": area, "perimeter_m": perimeter}
     if confidence_one is not None:
         columns["confidence"] = _mean_confidence(components, confidence_one)

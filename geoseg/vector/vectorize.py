@@ -16,9 +16,11 @@ from geoseg.grid import Window
 from geoseg.legend import Legend
 from geoseg.raster.landcover import read_legend
 from geoseg.vector.blocks import BlockPixels, Progress, trace_blocks
-from geoseg.vector.coding import Coding
+from geoseg.vector.clean import component_areas, drop, fill_holes
+from geoseg.vector.coding import REST, Coding
 from geoseg.vector.export import check_crs_fits, check_vector_output, write_polygons
 from geoseg.vector.join import join
+from geoseg.vector.shape import Shaping, check_tolerance, shape
 from geoseg.vector.sources import ArraySource, FileSource, Source
 from geoseg.vector.table import PolygonTable, check_min_area, polygon_table
 from geoseg.vector.trace import BACKGROUND
@@ -41,6 +43,11 @@ class VectorOptions:
         single_layer: all classes in one layer, where the format has layers.
         overwrite: an existing output may be replaced.
         block: rows and columns read at once; the result does not depend on it.
+        fill_holes_m2: smaller parts become part of the neighbour with the longest shared border; nodata stays.
+        simplify_m: tolerance of simplifying, in metres; neighbours keep their shared border.
+        smooth: names of classes and groups whose borders lose their staircases.
+
+    All shaping follows joining, filling and leaving out, so that it does not depend on blocks either.
     """
 
     classes: tuple[str, ...] | None = None
@@ -50,6 +57,9 @@ class VectorOptions:
     single_layer: bool = False
     overwrite: bool = False
     block: int = BLOCK
+    fill_holes_m2: float = 0.0
+    simplify_m: float = 0.0
+    smooth: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +86,9 @@ def vectorize(
     legend: Legend | None = None,
     confidence: xr.DataArray | None = None,
     min_area_m2: float = 0.0,
+    fill_holes_m2: float = 0.0,
+    simplify_m: float = 0.0,
+    smooth: Iterable[str] = (),
     block: int = BLOCK,
 ) -> gpd.GeoDataFrame:
     """Polygons of a class map: 4-connected areas of one class, or of one group of classes.
@@ -87,7 +100,10 @@ def vectorize(
         classes: names of classes and groups; the classes of a group are dissolved. None for every class.
         legend: None takes the one in `class_map.attrs["legend"]` (JSON); without one, classes are called class_<id>.
         confidence: (y, x) on the same grid, uint8 0..200 with 255 for unknown, or floating point 0..1.
-        min_area_m2: smaller polygons are left out, after joining.
+        min_area_m2: smaller polygons are left out, after joining and before their borders are shaped.
+        fill_holes_m2: smaller parts become part of the neighbour with the longest shared border; nodata stays.
+        simplify_m: tolerance of simplifying, in metres; neighbours keep their shared border.
+        smooth: names of classes and groups whose borders lose their staircases.
         block: rows and columns computed at once; whole chunks of a lazy array.
 
     Returns:
@@ -96,7 +112,13 @@ def vectorize(
     """
     legend = _legend_of(class_map) if legend is None else legend
     options = VectorOptions(
-        None if classes is None else tuple(classes), legend=legend, min_area_m2=min_area_m2, block=block
+        None if classes is None else tuple(classes),
+        legend=legend,
+        min_area_m2=min_area_m2,
+        block=block,
+        fill_holes_m2=fill_holes_m2,
+        simplify_m=simplify_m,
+        smooth=tuple(smooth),
     )
     return _polygons(ArraySource.of(class_map, confidence), options).polygons
 
@@ -139,8 +161,13 @@ def read_polygons(path: str | Path, options: VectorOptions, progress: Progress |
 
 
 def _polygons(source: Source, options: VectorOptions, progress: Progress | None = None) -> PolygonTable:
-    check_min_area(options.min_area_m2, source.ground)
-    coding = Coding.of(options.legend, options.classes, source.nodata)
+    ground = source.ground
+    check_min_area(options.min_area_m2, ground)
+    check_min_area(options.fill_holes_m2, ground)
+    check_tolerance(options.simplify_m, ground)
+    rest = REST if options.fill_holes_m2 else BACKGROUND
+    coding = Coding.of(options.legend, options.classes, source.nodata, rest)
+    shaping = Shaping(options.simplify_m, coding.codes_of(options.smooth, options.legend))
 
     def read(window: Window) -> BlockPixels:
         pixels = source.read(window)
@@ -153,13 +180,18 @@ def _polygons(source: Source, options: VectorOptions, progress: Progress | None 
     if coding.unknown:
         values = ", ".join(str(value) for value in sorted(coding.unknown)[:10])
         _log.warning("Values that the legend does not name get no polygons: %s.", values)
-    # Simplifying and regularizing will take their place here: after joining, on the arcs of the coverage.
+    if options.fill_holes_m2:
+        coverage = fill_holes(coverage, ground, options.fill_holes_m2)
+        coverage = drop(coverage, coverage.components.code == REST)
+    if not shaping.is_nothing:
+        coverage = drop(coverage, component_areas(coverage, ground) < options.min_area_m2)
     return polygon_table(
         coverage,
         coding,
-        source.ground,
+        ground,
         confidence_one=source.confidence_one,
-        min_area_m2=options.min_area_m2,
+        min_area_m2=options.min_area_m2 if shaping.is_nothing else 0.0,
+        lines=None if shaping.is_nothing else shape(coverage, ground, shaping),
     )
 
 
