@@ -8,6 +8,7 @@ from geoseg._lazy import getattr_of
 
 if TYPE_CHECKING:
     from geoseg.catalog import load_catalog, open_scene
+    from geoseg.change.detect import ChangeOptions
     from geoseg.errors import BlockError, GeosegError, InputError
     from geoseg.inference.lazy import segment
     from geoseg.inference.plan import RunOptions
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from geoseg.models.ensemble import ensemble
     from geoseg.models.export import export_model
     from geoseg.models.find import list_models
-    from geoseg.pipeline import plan_file, segment_file, vectorize_file
+    from geoseg.pipeline import change_files, plan_file, segment_file, vectorize_file
     from geoseg.raster.labels import LabelOptions, open_labels
     from geoseg.raster.reader import SceneOptions
     from geoseg.synthetic import SyntheticScene, write_scene
@@ -35,6 +36,8 @@ _HOMES = {
     "plan_file": "pipeline",
     "segment_file": "pipeline",
     "vectorize_file": "pipeline",
+    "change_files": "pipeline",
+    "ChangeOptions": "change.detect",
     "evaluate_file": "view.evaluation",
     "train": "view.training",
     "EvaluateOptions": "training.evaluate",
@@ -66,6 +69,8 @@ __all__ = [
     "plan_file",
     "segment_file",
     "vectorize_file",
+    "change_files",
+    "ChangeOptions",
     "evaluate_file",
     "train",
     "EvaluateOptions",

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from math import prod
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from geoseg.catalog import default_catalog, open_named_reader
 from geoseg.errors import InputError
@@ -22,11 +22,17 @@ from geoseg.grid import Block
 from geoseg.inference.fit import check_gsd, normalization_for, used_bands
 from geoseg.models import ModelCard, list_models, load_card
 from geoseg.raster.cog import Layer, is_current, write_cog
-from geoseg.raster.disk import check_disk_space, check_output
+from geoseg.raster.disk import check_disk_space, check_output, disk_errors
 from geoseg.raster.reader import SceneOptions, SceneReader
 from geoseg.raster.staging import BlockLayout, Staging, canonical_json, discard_leftovers
 
 if TYPE_CHECKING:  # torch and numba load where they are needed
+    from affine import Affine
+    from rasterio.crs import CRS
+
+    from geoseg.change.dates import Dates
+    from geoseg.change.detect import ChangeJob, ChangeOptions, Matrix
+    from geoseg.change.shift import Shift
     from geoseg.inference.job import Job, Scene
     from geoseg.inference.plan import Plan, RunOptions
     from geoseg.inference.seams import Seams
@@ -230,6 +236,144 @@ def vectorize_file(
         smooth=tuple(smooth),
     )
     return vectorize_raster(Path(landcover), Path(output), options, partial(progress or _silent, "vectorize"))
+
+
+@dataclass
+class ChangeSummary:
+    """What `change_files` did.
+
+    Attributes:
+        outputs: the files, finished.
+        matrix: transitions between classes, in pixels and square metres.
+        shape: rows and columns of the common grid.
+        transform: of the common grid.
+        crs: of the common grid.
+        shift: of the second date against the first, as estimated; None for class maps, or where nothing tells.
+        is_corrected: whether the second date was moved by it.
+        up_to_date: the transitions were there already, made of the same dates with the same options.
+    """
+
+    outputs: list[Path]
+    matrix: Matrix
+    shape: tuple[int, int]
+    transform: Affine
+    crs: CRS | None
+    shift: Shift | None = None
+    is_corrected: bool = False
+    up_to_date: bool = False
+
+
+def change_files(
+    before: str | os.PathLike[str],
+    after: str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    *,
+    model: str | os.PathLike[str] | Model = "landcover-rgb",
+    kind: Literal["auto", "scenes", "maps"] = "auto",
+    probability: str | os.PathLike[str] | None = None,
+    polygons: str | os.PathLike[str] | None = None,
+    extent: Literal["intersection", "union"] = "intersection",
+    resolution: float | None = None,
+    coregister: bool = False,
+    options: ChangeOptions | None = None,
+    reading: SceneOptions | None = None,
+    run: RunOptions | None = None,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> ChangeSummary:
+    """Change between two dates as a raster of transitions; an interrupted run goes on where it stopped.
+
+    Both dates are put on one grid. Scenes are segmented there, into a folder beside the output, and compared by their
+    probabilities; class maps are compared as they are.
+
+    Args:
+        before: scene or class map of the first date.
+        after: scene or class map of the second date.
+        output: GeoTIFF (COG) of transitions; its tags hold their legend and the transition matrix.
+        model: name or path of a bundle, or a loaded one; for scenes.
+        kind: what the dates are; auto takes rasters with a legend in their tags for class maps.
+        probability: also write the probability of change there, 0..200 = 0..1.
+        polygons: also write polygons of change there, with from_class, to_class, probability, before and after.
+        extent: what both dates cover, or what either does.
+        resolution: side of a pixel of the common grid, in units of its CRS; else that of the finer date.
+        coregister: move the second scene by the shift that is estimated between the two.
+        options: what counts as change.
+        reading: what the scenes' files do not say.
+        run: as for `segment_file`.
+        overwrite: replace outputs that exist.
+        progress: called with step, pixels done and pixels in all.
+
+    Raises:
+        InputError: the dates, the model, an option or an output cannot be used.
+        GeosegError: reading, computing or writing failed; finished blocks are kept.
+    """
+    from geoseg.change.dates import open_dates
+    from geoseg.change.detect import ChangeOptions, is_done, read_matrix, write_change
+
+    output, options, told = Path(output), options or ChangeOptions(), progress or _silent
+    paths = [Path(path) for path in (probability, output) if path is not None]
+    inputs = [Path(before), Path(after)]
+    for path in paths:
+        check_output(path, overwrite=True, inputs=inputs)
+    if polygons is not None:
+        from geoseg.vector.export import check_vector_output
+
+        check_vector_output(Path(polygons), overwrite=True, inputs=[*inputs, *paths])
+    dates = open_dates(before, after, kind=kind, extent=extent, resolution=resolution, reading=reading)
+    folder = output.with_name(f"{output.stem}-dates")
+    dates = dates.on_grid(folder, coregister=coregister)
+    if dates.are_maps:
+        job = dates.job(options)
+    else:
+        job = _segmented_dates(dates, folder, model, options, run, overwrite, told)
+    if up_to_date := is_done(job, paths):
+        matrix = read_matrix(output)
+    else:
+        for path in paths:
+            check_output(path, overwrite=overwrite, inputs=inputs)
+        shown = Path(probability) if probability is not None else None
+        matrix = write_change(job, output, shown, overwrite=overwrite, progress=partial(told, "compare"))
+    if polygons is not None and not (up_to_date and _is_newer(Path(polygons), output)):
+        from geoseg.change.polygons import write_change_polygons
+
+        write_change_polygons(job, paths, Path(polygons), overwrite=overwrite, progress=partial(told, "vectorize"))
+    outputs = [*reversed(paths), *([] if polygons is None else [Path(polygons)])]
+    grid = dates.grid
+    return ChangeSummary(
+        outputs, matrix, grid.shape, grid.transform, grid.crs, dates.shift, dates.is_corrected, up_to_date
+    )
+
+
+def _segmented_dates(
+    dates: Dates,
+    folder: Path,
+    model: str | os.PathLike[str] | Model,
+    options: ChangeOptions,
+    run: RunOptions | None,
+    overwrite: bool,
+    progress: Progress,
+) -> ChangeJob:
+    """Segment both dates with the probabilities of all classes."""
+    from geoseg.models import load_model
+
+    loaded = load_model(model)
+    with disk_errors("keeping the land cover of both dates", folder.parent):
+        folder.mkdir(parents=True, exist_ok=True)
+    spread = []
+    for name, scene in (("before", dates.before), ("after", dates.after)):
+        spread.append(folder / f"{name}-probabilities.tif")
+        segment_file(
+            scene.path,
+            folder / f"{name}.tif",
+            model=loaded,
+            probabilities=spread[-1],
+            reading=dates.reading,
+            run=run,
+            overwrite=overwrite,
+            progress=lambda step, done, total, name=name: progress(f"{step} {name}", done, total),  # type: ignore[misc]
+        )
+    made_from = {"model": loaded.card.name, "digest": loaded.digest}
+    return dates.job(options, posteriors=(spread[0], spread[1]), legend=loaded.card.legend, made_from=made_from)
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,8 @@ from geoseg.cli import app, main
 from geoseg.cli.options import parse_bands
 from geoseg.errors import InputError
 
-COMMANDS = ["info", "plan", "segment", "vectorize", "evaluate", "train", "sample", "area", "export", "models", "demo"]
+COMMANDS = ["info", "plan", "segment", "vectorize", "change", "evaluate", "train", "sample", "area"]
+COMMANDS += ["export", "models", "demo"]
 CPU = ["--device", "cpu", "--precision", "float32"]
 
 

@@ -32,13 +32,14 @@ ORDER = [
 ]
 HOMES = {
     "torch": {"models", "inference", "training"},
-    "rasterio": {"raster", "vector", "synthetic", "view", "training"},
+    "rasterio": {"raster", "vector", "change", "synthetic", "view", "training"},
     "dask": {"raster", "inference", "vector"},
     "distributed": {"inference"},
     "geopandas": {"raster", "vector", "change", "view"},
     "matplotlib": {"view"},
     "lightning": {"training"},
     "numba": {"vector"},
+    "skimage": {"change"},
     "typer": {"cli"},
 }
 MODULES = sorted(ROOT.rglob("*.py"))

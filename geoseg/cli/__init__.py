@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from geoseg.cli import area, demo, evaluate, export, info, models, plan, sample, segment, train, vectorize
+from geoseg.cli import area, change, demo, evaluate, export, info, models, plan, sample, segment, train, vectorize
 from geoseg.errors import GeosegError
 
 STOPPED = (130, 143)  # the exit codes of Ctrl-C, from typer, and of SIGTERM
@@ -24,6 +24,7 @@ app.command("info")(info.info)
 app.command("plan")(plan.plan)
 app.command("segment")(segment.segment)
 app.command("vectorize")(vectorize.vectorize)
+app.command("change")(change.change)
 app.command("evaluate")(evaluate.evaluate)
 app.command("train")(train.train)
 app.command("sample")(sample.sample)

@@ -172,7 +172,7 @@ class Training:
             raise InputError(f"Architecture {config.network.name!r} has no weights to train; name another.")
         if config.start.weights is not None:
             start_from(network, config.start.weights, bands=config.bands, legend=config.legend)
-        return network.train()
+        return network.train().to(memory_format=torch.channels_last)  # oneDNN is faster so
 
     def samples(self, first: int = 0) -> Samples:
         """Of the whole training, from a number on."""

@@ -57,7 +57,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--steps", type=int, default=4000)
+    parser.add_argument("--steps", type=int, default=1200)
     parser.add_argument("--resume", action="store_true")
     args = parser.parse_args()
     Training.of(config_of(args.data, args.steps)).run(args.out, resume=args.resume)
@@ -76,11 +76,11 @@ def config_of(data: Path, steps: int) -> TrainConfig:
         scenes=tuple(sources(data)),
         split=SplitConfig(by="scenes"),
         network=Architecture(
-            name="unet", args={"encoder": "tu-resnet18", "depth": 3, "decoder_channels": [96, 64, 32]}
+            name="unet", args={"encoder": "tu-resnet18", "depth": 3, "decoder_channels": [64, 48, 32]}
         ),
         loss=LossConfig(class_weights="data"),
         augment=AugmentConfig(scale=2, brightness=0.05, contrast=0.2, gamma=0.15, haze=0.1, elastic=0),
-        run=RunConfig(steps=steps, batch=16, chip=96, validation_chips=128, balance=0.5),
+        run=RunConfig(steps=steps, batch=12, chip=96, validate_every=200, validation_chips=96, balance=0.5),
     )
 
 

@@ -26,6 +26,7 @@ from geoseg.grid import Window
 from geoseg.inference.predictor import Backend
 from geoseg.legend import LANDCOVER
 from geoseg.models import Architecture, CardBand, Model, ModelCard, TrainingData, build_network, load_model, save_model
+from geoseg.models.pooled import pool_factor, pooled
 from geoseg.raster.georeference import ignore_not_georeferenced
 from geoseg.synthetic import SyntheticScene
 from geoseg.training.augment import Augmentation
@@ -50,6 +51,7 @@ FLAIR = {
 DUBAI = {"bare": (1,), "building": (2,), "paved": (3,), "vegetation": (4,), "water": (5,)}
 HELD_OUT = ("zone_B", "tile4")
 DUBAI_GSD_M = 0.7
+POOL_TO_M = 0.4  # finer scenes are seen at about this
 COARSE = ("building", "paved", "bare", "vegetation", "water")
 NETWORK: dict[str, int | float | str | bool | list[int]] = {
     "encoder": "tu-resnet18",
@@ -101,7 +103,7 @@ def main() -> None:
             ModelCheckpoint(
                 args.out, filename="step", every_n_train_steps=100, save_last=True, enable_version_counter=False
             ),
-            HeldOut(held_out(args.data)),
+            HeldOut(held_out(args.data), card(args.version, 0, args.synthetic, args.init, everywhere=args.all)),
         ],
         enable_progress_bar=False,
         log_every_n_steps=20,
@@ -137,7 +139,8 @@ def card(version: str, steps: int, synthetic: int, init: str | None, *, everywhe
         bands=tuple(CardBand(name=n, mean=m, std=s) for n, m, s in zip(names, MEAN, STD, strict=True)),
         legend=LANDCOVER,
         gsd_m=0.4,
-        gsd_range_m=(0.12, 1.2),
+        gsd_range_m=(0.05, 1.2),
+        pool_to_m=POOL_TO_M,
         output_stride=16,
         receptive_field_px=0,
         halo_px=0,
@@ -175,9 +178,9 @@ def sources(data: Path, synthetic: int, *, everywhere: bool) -> list[Source]:
     dubai = [dubai_scene(p) for p in sorted((data / "dubai").glob("tile*.jpg")) if everywhere or not _is_out(p)]
     made = [synthetic_scene(seed) for seed in range(1, synthetic + 1)]
     return [
-        Source(flair, 0.40, (0.18, 0.7)),
-        Source(dubai, 0.28, (0.45, 1.1)),
-        *([Source(made, 0.32, (0.2, 0.9))] if made else []),
+        Source(flair, 0.48, (0.3, 0.8)),
+        Source(dubai, 0.26, (0.5, 1.0)),
+        *([Source(made, 0.26, (0.3, 0.9))] if made else []),
     ]
 
 
@@ -225,8 +228,16 @@ def coarse(codes: NDArray[np.integer] | Tensor) -> NDArray[np.int16]:
 class HeldOut(Callback):
     """Scores the averaged weights on fixed windows of the held-out places now and then, so that a run can be judged."""
 
-    def __init__(self, places: dict[str, list[ArrayScene]], every: int = 250, side: int = 512, count: int = 16) -> None:
-        self.places, self.every, self.side, self.count = places, every, side, count
+    def __init__(
+        self,
+        places: dict[str, list[ArrayScene]],
+        card: ModelCard,
+        *,
+        every: int = 250,
+        side: int = 512,
+        count: int = 24,
+    ) -> None:
+        self.places, self.card, self.every, self.side, self.count = places, card, every, side, count
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: object) -> None:
         step = trainer.global_step
@@ -247,8 +258,9 @@ class HeldOut(Callback):
             row, col = (int(rng.integers(0, length - self.side + 1)) for length in scene.shape)
             rows, cols = slice(row, row + self.side), slice(col, col + self.side)
             pixels = torch.from_numpy(scene.pixels[None, :, rows, cols]).to(task.device).float() / 255
+            seen = pooled(Model(network, self.card), pool_factor(self.card, scene.gsd_m)).network
             with torch.inference_mode():
-                predicted = network((pixels - task.mean) / task.std).argmax(1)[0].cpu()
+                predicted = seen((pixels - task.mean) / task.std).argmax(1)[0].cpu()
             matrix.add(coarse(scene.labels[rows, cols]), coarse(predicted))
         return matrix
 

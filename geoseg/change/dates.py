@@ -1,0 +1,173 @@
+"""Two dates as they are given: scenes or class maps, put on one grid, and the shift between them."""
+
+from __future__ import annotations
+
+import logging
+import os
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Literal
+
+import rasterio
+from rasterio.errors import RasterioError
+
+from geoseg.catalog import open_named_reader
+from geoseg.change.align import Dated, Extent, common_grid, georef_of, is_on, resampled
+from geoseg.change.detect import ChangeJob, ChangeOptions
+from geoseg.change.shift import Shift, estimate_shift
+from geoseg.errors import InputError
+from geoseg.legend import Legend
+from geoseg.raster.disk import disk_errors
+from geoseg.raster.georeference import Georef, ignore_not_georeferenced
+from geoseg.raster.landcover import read_legend
+from geoseg.raster.reader import SceneOptions
+
+log = logging.getLogger(__name__)
+Kind = Literal["auto", "scenes", "maps"]
+NOTED_PX = 0.5  # shifts from here on are worth a warning
+
+
+@dataclass(frozen=True, slots=True)
+class Date:
+    """One date.
+
+    Attributes:
+        given: the path as given.
+        path: the same on the common grid.
+        georef: where what is given lies.
+    """
+
+    given: str
+    path: str
+    georef: Georef
+
+    @property
+    def name(self) -> str:
+        return Path(self.given).name
+
+
+@dataclass(frozen=True)
+class Dates:
+    """Two dates and their grid.
+
+    Attributes:
+        before: the first.
+        after: the second.
+        grid: of both.
+        legend: of class maps; None for scenes.
+        reading: what the scenes' files do not say.
+        shift: of the second scene against the first; None before it is estimated, and where nothing tells.
+        is_corrected: whether the second scene was moved by it.
+    """
+
+    before: Date
+    after: Date
+    grid: Georef
+    legend: Legend | None
+    reading: SceneOptions = field(default_factory=SceneOptions)
+    shift: Shift | None = None
+    is_corrected: bool = False
+
+    @property
+    def are_maps(self) -> bool:
+        return self.legend is not None
+
+    def on_grid(self, folder: Path, *, coregister: bool = False) -> Dates:
+        """Both on the grid, by small VRT files in a folder where need be; the shift of scenes estimated.
+
+        Raises:
+            InputError: class maps are to be moved: only pictures tell how far.
+            GeosegError: a file could not be read or written.
+        """
+        if coregister and self.are_maps:
+            raise InputError("Class maps do not tell a shift well; give the scenes, or leave --coregister out.")
+        before, after = self._placed(self.before, folder, "before"), self._placed(self.after, folder, "after")
+        found = replace(self, before=before, after=after)
+        if self.are_maps:
+            return found
+        reads = [open_named_reader(date.path, self.reading).read for date in (before, after)]
+        shift = estimate_shift(reads[0], reads[1], self.grid.shape)
+        if shift is None:
+            log.warning("No part of the dates tells how far they are shifted against each other.")
+            return found
+        if coregister:
+            moved = self._placed(self.after, folder, "after", shift_px=(shift.rows, shift.cols))
+            return replace(found, after=moved, shift=shift, is_corrected=True)
+        if max(abs(shift.rows), abs(shift.cols)) > NOTED_PX:
+            log.warning(
+                "The second date seems to lie %.1f px beside the first; --coregister moves it.",
+                (shift.rows**2 + shift.cols**2) ** 0.5,
+            )
+        return replace(found, shift=shift)
+
+    def job(
+        self,
+        options: ChangeOptions,
+        *,
+        posteriors: tuple[Path, Path] | None = None,
+        legend: Legend | None = None,
+        made_from: dict[str, str] | None = None,
+    ) -> ChangeJob:
+        """What is to be compared: the class maps, or the posteriors of both dates."""
+        known = legend or self.legend
+        assert known is not None
+        before, after = posteriors or (Path(self.before.path), Path(self.after.path))
+        told = {**(made_from or {}), "before": self.before.name, "after": self.after.name}
+        return ChangeJob(before, after, self.grid, known, options, posteriors is not None, told)
+
+    def _placed(self, date: Date, folder: Path, role: str, shift_px: tuple[float, float] = (0.0, 0.0)) -> Date:
+        if is_on(date.georef, self.grid) and shift_px == (0.0, 0.0):
+            return date
+        with disk_errors("putting dates on one grid", folder.parent):
+            folder.mkdir(parents=True, exist_ok=True)
+        vrt = resampled(date.given, self.grid, folder / f"{role}.vrt", classes=self.are_maps, shift_px=shift_px)
+        return replace(date, path=str(vrt))
+
+
+def open_dates(
+    before: str | os.PathLike[str],
+    after: str | os.PathLike[str],
+    *,
+    kind: Kind = "auto",
+    extent: Extent = "intersection",
+    resolution: float | None = None,
+    reading: SceneOptions | None = None,
+) -> Dates:
+    """Look at two dates and settle their grid.
+
+    Raises:
+        InputError: they cannot be opened, are of two kinds, have different legends, or do not overlap.
+    """
+    given = [os.fspath(path) for path in (before, after)]
+    found = [Date(path, path, georef_of(path)) for path in given]
+    are_maps = _are_maps(given, kind)
+    legends = [read_legend(path) for path in given] if are_maps else [None, None]
+    if legends[0] is not None and legends[1] is not None and _told(legends[0]) != _told(legends[1]):
+        names = [", ".join(legend.names) for legend in legends if legend is not None]
+        raise InputError(f"The legends differ: {found[0].name} has {names[0]}, {found[1].name} has {names[1]}.")
+    grid = common_grid([Dated(date.name, date.georef) for date in found], extent=extent, resolution=resolution)
+    return Dates(found[0], found[1], grid, legends[0], reading or SceneOptions())
+
+
+def _are_maps(paths: list[str], kind: Kind) -> bool:
+    if kind != "auto":
+        return kind == "maps"
+    known = [_has_legend(path) for path in paths]
+    if known[0] != known[1]:
+        pair = [path for _, path in sorted(zip(known, paths, strict=True))]
+        raise InputError(
+            f"{pair[1]} is a class map with a legend and {pair[0]} is not; give two scenes or two maps, or say --maps."
+        )
+    return known[0]
+
+
+def _has_legend(path: str) -> bool:
+    try:
+        with ignore_not_georeferenced(), rasterio.open(path) as raster:
+            return "GEOSEG_LEGEND" in raster.tags()
+    except RasterioError as error:
+        raise InputError(f"Cannot open {path}: {error}") from error
+
+
+def _told(legend: Legend) -> dict[int, str]:
+    return dict(zip(legend.ids, legend.names, strict=True))
