@@ -198,6 +198,7 @@ def vectorize_file(
     fill_holes_m2: float = 0.0,
     simplify_m: float = 0.0,
     smooth: Sequence[str] = (),
+    regularize: Sequence[str] = (),
     single_layer: bool = False,
     overwrite: bool = False,
     progress: Progress | None = None,
@@ -213,6 +214,8 @@ def vectorize_file(
         fill_holes_m2: smaller parts become part of the neighbour with the longest shared border; nodata stays.
         simplify_m: tolerance of simplifying, in metres; neighbours keep their shared border.
         smooth: names of classes and groups whose borders lose their staircases.
+        regularize: names of classes and groups that get straight walls and right angles; the summary counts those that
+            would have fitted poorly, and are simplified only.
         single_layer: one layer for all classes, where the format has layers.
         overwrite: replace an output that exists.
         progress: called with step, pixels done and pixels in all.
@@ -234,6 +237,7 @@ def vectorize_file(
         fill_holes_m2=fill_holes_m2,
         simplify_m=simplify_m,
         smooth=tuple(smooth),
+        regularize=tuple(regularize),
     )
     return vectorize_raster(Path(landcover), Path(output), options, partial(progress or _silent, "vectorize"))
 
