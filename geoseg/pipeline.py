@@ -28,7 +28,6 @@ from geoseg.raster.staging import BlockLayout, Staging, canonical_json, discard_
 
 if TYPE_CHECKING:  # torch and numba load where they are needed
     from affine import Affine
-    from rasterio.crs import CRS
 
     from geoseg.change.dates import Dates
     from geoseg.change.detect import ChangeJob, ChangeOptions, Matrix
@@ -251,7 +250,7 @@ class ChangeSummary:
         matrix: transitions between classes, in pixels and square metres.
         shape: rows and columns of the common grid.
         transform: of the common grid.
-        crs: of the common grid.
+        crs: of the common grid, as text.
         shift: of the second date against the first, as estimated; None for class maps, or where nothing tells.
         is_corrected: whether the second date was moved by it.
         up_to_date: the transitions were there already, made of the same dates with the same options.
@@ -261,7 +260,7 @@ class ChangeSummary:
     matrix: Matrix
     shape: tuple[int, int]
     transform: Affine
-    crs: CRS | None
+    crs: str | None
     shift: Shift | None = None
     is_corrected: bool = False
     up_to_date: bool = False
@@ -343,9 +342,8 @@ def change_files(
         write_change_polygons(job, paths, Path(polygons), overwrite=overwrite, progress=partial(told, "vectorize"))
     outputs = [*reversed(paths), *([] if polygons is None else [Path(polygons)])]
     grid = dates.grid
-    return ChangeSummary(
-        outputs, matrix, grid.shape, grid.transform, grid.crs, dates.shift, dates.is_corrected, up_to_date
-    )
+    crs = grid.crs.to_string() if grid.crs else None
+    return ChangeSummary(outputs, matrix, grid.shape, grid.transform, crs, dates.shift, dates.is_corrected, up_to_date)
 
 
 def _segmented_dates(
