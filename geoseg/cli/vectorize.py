@@ -52,5 +52,5 @@ def vectorize(
     typer.echo(f"{output}: {counted or 'no polygon'}")
     if summary.regularized:
         typer.echo(
-            f"{summary.fallbacks} of {summary.regularized} polygons fitted no straight walls, and were simplified only."
+            f"{summary.fallbacks} of {summary.regularized} polygons fitted no straight walls and were simplified only"
         )

@@ -28,7 +28,6 @@ SMALLEST_IOU = 0.85
 TOLERANCE_PX = 1.5
 """How far the pixels of an outline may be from the wall that they stand for."""
 
-
 _ATTEMPTS = 2
 _TRIMMED_PX = 4.0  # how much of the end of another border may give way to a wall
 
