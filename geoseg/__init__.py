@@ -9,6 +9,7 @@ from geoseg._lazy import getattr_of
 if TYPE_CHECKING:
     from geoseg.catalog import load_catalog, open_scene
     from geoseg.change.detect import ChangeOptions
+    from geoseg.change.lazy import detect_change, segment_stack, stack_history
     from geoseg.errors import BlockError, GeosegError, InputError
     from geoseg.inference.lazy import segment
     from geoseg.inference.plan import RunOptions
@@ -38,6 +39,9 @@ _HOMES = {
     "vectorize_file": "pipeline",
     "change_files": "pipeline",
     "ChangeOptions": "change.detect",
+    "detect_change": "change.lazy",
+    "segment_stack": "change.lazy",
+    "stack_history": "change.lazy",
     "evaluate_file": "view.evaluation",
     "train": "view.training",
     "EvaluateOptions": "training.evaluate",
@@ -71,6 +75,9 @@ __all__ = [
     "vectorize_file",
     "change_files",
     "ChangeOptions",
+    "detect_change",
+    "segment_stack",
+    "stack_history",
     "evaluate_file",
     "train",
     "EvaluateOptions",

@@ -33,7 +33,7 @@ ORDER = [
 HOMES = {
     "torch": {"models", "inference", "training"},
     "rasterio": {"raster", "vector", "change", "synthetic", "view", "training"},
-    "dask": {"raster", "inference", "vector"},
+    "dask": {"raster", "inference", "vector", "change"},
     "distributed": {"inference"},
     "geopandas": {"raster", "vector", "change", "view"},
     "matplotlib": {"view"},

@@ -120,7 +120,7 @@ def resampled(
                 transform=moved,
                 height=grid.shape[0],
                 width=grid.shape[1],
-                resampling=_method(own, Georef(grid.shape, moved, grid.crs), classes),
+                resampling=resampling(own, Georef(grid.shape, moved, grid.crs), classes=classes),
                 add_alpha=source.nodata is None and not classes and "alpha" not in _kinds(source),
                 warp_mem_limit=64,
                 **hidden,
@@ -187,7 +187,8 @@ def _box_on(georef: Georef, transform: Affine, grid: Georef) -> list[float]:
     return [float(rows.min()), float(cols.min()), float(rows.max()), float(cols.max())]
 
 
-def _method(own: Georef, grid: Georef, classes: bool) -> Resampling:
+def resampling(own: Georef, grid: Georef, *, classes: bool) -> Resampling:
+    """How a raster gets onto a grid: see `resampled`."""
     if own.crs == grid.crs:
         between = ~own.transform @ grid.transform
         whole = abs(between.c - round(between.c)) < SAME and abs(between.f - round(between.f)) < SAME
