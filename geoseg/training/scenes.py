@@ -188,12 +188,24 @@ def open_scene_of(source: LabelledSource, bands: Sequence[str], legend: Legend) 
         raise InputError(f"The size of a pixel of {name} is not known; state gsd_m, in metres, beside the scene.")
     shape, transform, crs = reader.shape, reader.transform, reader.crs
     labels = open_labels(source.labels, legend, shape=shape, transform=transform, crs=crs, options=source.label_options)
-    only, never = (
-        () if path is None else (Region.of_aoi(read_aoi(path, shape=shape, transform=transform, crs=crs)),)
-        for path in (source.aoi, source.ignore_regions)
-    )
-    scale = reader.scale if reader.scale is not None else SCALES.get(reader.dtype, 1.0)
-    return ReaderScene(name, reader, labels, scale, reader.offset or 0.0, only, never)
+    only, never = (regions_of(path, reader) for path in (source.aoi, source.ignore_regions))
+    return ReaderScene(name, reader, labels, scale_of(reader), reader.offset or 0.0, only, never)
+
+
+def regions_of(path: str | None, reader: SceneReader) -> tuple[Region, ...]:
+    """The polygons of a vector file on a scene's grid; none where no file is given.
+
+    Raises:
+        InputError: the file cannot be used, or misses the scene.
+    """
+    if path is None:
+        return ()
+    return (Region.of_aoi(read_aoi(path, shape=reader.shape, transform=reader.transform, crs=reader.crs)),)
+
+
+def scale_of(reader: SceneReader) -> float:
+    """Factor from stored number to the unit of the statistics."""
+    return reader.scale if reader.scale is not None else SCALES.get(reader.dtype, 1.0)
 
 
 def measured(pixels: Floats) -> NDArray[np.bool_]:

@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -20,7 +21,7 @@ import numpy as np
 import torch
 from lightning import Trainer
 from safetensors.torch import load_file, save
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.data import DataLoader
 
 from geoseg.errors import InputError
@@ -44,6 +45,7 @@ from geoseg.training.scenes import (
     open_scene_of,
     survey,
 )
+from geoseg.training.semisupervised import ConsistencyTask, Paired, TwoViews, open_unlabelled, places_of
 from geoseg.training.splits import by_blocks, by_polygons, by_scenes, sides_of
 from geoseg.training.task import NotFinite, Schedule, SegmentationTask
 from geoseg.training.watch import BEST, LAST, History, Progress, Watch
@@ -71,7 +73,10 @@ class Side:
     @classmethod
     def of(cls, scenes: Sequence[ReaderScene], codes: int) -> Side:
         cells = [survey(scene, codes) for scene in scenes]
-        kept = [(scene, own) for scene, own in zip(scenes, cells, strict=True) if len(own.places())]
+        return cls.of_pairs([(scene, own) for scene, own in zip(scenes, cells, strict=True) if len(own.places())])
+
+    @classmethod
+    def of_pairs(cls, kept: Sequence[tuple[ReaderScene, LabelCells]]) -> Side:
         return cls(tuple(scene for scene, _ in kept), tuple(own for _, own in kept))
 
     @property
@@ -109,6 +114,7 @@ class Training:
         train: what is trained on.
         validate: what is held out.
         statistics: of the bands, over what is trained on.
+        unlabelled: scenes without labels, and where they may be looked at.
     """
 
     config: TrainConfig
@@ -116,6 +122,7 @@ class Training:
     train: Side
     validate: Side
     statistics: BandStatistics
+    unlabelled: Side | None = None
 
     @classmethod
     def of(cls, config: TrainConfig) -> Training:
@@ -125,11 +132,15 @@ class Training:
             InputError: scenes, labels, split or network cannot be used; the message says which and what to do.
         """
         scenes = [open_scene_of(source, config.bands, config.legend) for source in config.scenes]
-        check_same_unit(scenes)
+        more = [] if config.unlabelled is None else config.unlabelled.scenes
+        others = [open_unlabelled(source, config.bands, config.legend) for source in more]
+        check_same_unit([*scenes, *others])
         codes = _codes_of(scenes)
-        train, validate = _split(config, scenes, len(codes.names))
+        train, validate, others = _split(config, scenes, others, len(codes.names))
         _check_classes(codes, train, validate)
-        found = cls(config, codes, train, validate, band_statistics(train.scenes, train.cells, seed=config.run.seed))
+        statistics = band_statistics(train.scenes, train.cells, seed=config.run.seed)
+        unlabelled = Side.of_pairs(places_of(others, train.scenes)) if others else None
+        found = cls(config, codes, train, validate, statistics, unlabelled)
         found.check_network()
         return found
 
@@ -176,10 +187,21 @@ class Training:
 
     def samples(self, first: int = 0) -> Samples:
         """Of the whole training, from a number on."""
+        return self._samples(self.train, self.config.run.seed, self.config.run.balance, first)
+
+    def dataset(self, samples: Samples) -> Samples | Paired:
+        """Samples, and with them as many views of unlabelled scenes, where there are any."""
+        stated = self.config.unlabelled
+        if self.unlabelled is None or stated is None:
+            return samples
+        others = self._samples(self.unlabelled, self.config.run.seed + 2, 0.0, samples.first)
+        return Paired(samples, TwoViews(others, stated.strength))
+
+    def _samples(self, side: Side, seed: int, balance: float, first: int) -> Samples:
         run = self.config.run
-        source = Source(self.train.scenes, 1.0, self.gsd_range_m, self.train.cells)
+        source = Source(side.scenes, 1.0, self.gsd_range_m, side.cells)
         count = run.steps * run.batch
-        return Samples([source], run.chip, count, run.seed, self._augmentation, balance=run.balance, first=first)
+        return Samples([source], run.chip, count, seed, self._augmentation, balance=balance, first=first)
 
     def validation_samples(self) -> Samples:
         """The same at each look, with flips and right angles only."""
@@ -190,8 +212,9 @@ class Training:
 
     def task(self, told: Callable[[int], str]) -> SegmentationTask:
         """The network, its losses and its schedule."""
-        run = self.config.run
-        return SegmentationTask(
+        run, stated = self.config.run, self.config.unlabelled
+        kind = SegmentationTask if stated is None else partial(ConsistencyTask, stated)
+        return kind(
             self.network(),
             self._losses(),
             Schedule(run.steps, min(run.warmup, max(1, run.steps // 5)), run.decay, run.learning_rate),
@@ -328,8 +351,8 @@ class Training:
     def _fit(self, task: SegmentationTask, samples: Samples, watch: Watch, checkpoint: Path | None) -> None:
         run = self.config.run
         backend = Backend.resolve(run.device, run.precision, "torch")
-        loader: DataLoader[tuple[Tensor, Tensor]] = DataLoader(
-            samples, run.batch, num_workers=run.loaders, persistent_workers=run.loaders > 0
+        loader: DataLoader[Any] = DataLoader(
+            self.dataset(samples), run.batch, num_workers=run.loaders, persistent_workers=run.loaders > 0
         )
         with _quiet():
             trainer = Trainer(
@@ -359,7 +382,10 @@ class Training:
             raise NotFinite(f"{error} The weights before that are kept in {watch.out / GOOD}.") from error
 
 
-def _split(config: TrainConfig, scenes: Sequence[ReaderScene], codes: int) -> tuple[Side, Side]:
+def _split(
+    config: TrainConfig, scenes: Sequence[ReaderScene], others: Sequence[ReaderScene], codes: int
+) -> tuple[Side, Side, list[ReaderScene]]:
+    """What to train on, what is held out, and what of the unlabelled scenes shows nothing of that."""
     split, sites = config.split, [scene.site for scene in scenes]
     if split.by == "scenes":
         held = by_scenes(sites, [scene.extent for scene in scenes], [one.role == "validate" for one in config.scenes])
@@ -369,8 +395,9 @@ def _split(config: TrainConfig, scenes: Sequence[ReaderScene], codes: int) -> tu
         cells = [survey(scene, codes) for scene in scenes]
         where, pixels = [own.where for own in cells], [own.pixels for own in cells]
         held = by_blocks(where, pixels, cell_px=CELL, block_px=split.block_px, share=split.share, seed=split.seed)
-    sides = sides_of(sites, held, buffer_px=split.buffer_px)
-    pairs = list(zip(scenes, sides, strict=True))
+    nothing = [np.empty(0, object) for _ in others]
+    sides = sides_of([*sites, *(other.site for other in others)], [*held, *nothing], buffer_px=split.buffer_px)
+    pairs = list(zip(scenes, sides, strict=False))
     train = Side.of([scene.for_training(side) for scene, side in pairs], codes)
     validate = Side.of([scene.for_validation(side) for scene, side in pairs], codes)
     for side, name in ((train, "train on"), (validate, "validate with")):
@@ -379,7 +406,7 @@ def _split(config: TrainConfig, scenes: Sequence[ReaderScene], codes: int) -> tu
                 f"The split by {split.by} leaves no labelled pixel to {name}; hold out other places, give a smaller "
                 "split.buffer_px or split.block_px, or compare labels and areas of interest with geoseg info."
             )
-    return train, validate
+    return train, validate, [one.for_training(side) for one, side in zip(others, sides[len(scenes) :], strict=True)]
 
 
 def _codes_of(scenes: Sequence[ReaderScene]) -> LabelCodes:
@@ -445,7 +472,8 @@ def _judged(codes: LabelCodes, pixels: Any) -> tuple[tuple[str, ...], Callable[[
 
 
 def _data(config: TrainConfig) -> tuple[TrainingData, ...]:
-    return tuple(dict.fromkeys(source.data for source in config.scenes if source.data is not None))
+    unlabelled = () if config.unlabelled is None else config.unlabelled.scenes
+    return tuple(dict.fromkeys(source.data for source in (*config.scenes, *unlabelled) if source.data is not None))
 
 
 def _bound(config: TrainConfig) -> TrainConfig:
