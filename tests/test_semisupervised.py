@@ -6,9 +6,11 @@ import csv
 from pathlib import Path
 from typing import Any
 
+import geopandas as gpd
 import numpy as np
 import pytest
 import torch
+from affine import Affine
 from builders import write_rgb
 from lightning import Trainer
 from test_train import halves, stated, stripes
@@ -80,9 +82,7 @@ def test_views_without_strength_are_the_same(data: Path) -> None:
 def test_what_is_held_out_is_not_looked_at(data: Path) -> None:
     training = Training.of(with_unlabelled(data))
     assert training.unlabelled is not None
-    (scene,), (labelled,), (held,) = (
-        side.scenes for side in (training.unlabelled, training.train, training.validate)
-    )
+    (scene,), (labelled,), (held,) = (side.scenes for side in (training.unlabelled, training.train, training.validate))
     pixels, counts = scene.read(WHOLE)
     judged = held.read_labels(WHOLE) != IGNORE
     assert judged.any()
@@ -124,7 +124,7 @@ def test_the_average_learns_from_the_network_alone(data: Path, monkeypatch: pyte
     found = training.task(str)
     assert isinstance(found, ConsistencyTask)
     logged: dict[str, float] = {}
-    monkeypatch.setattr(found, "log", lambda name, value, **_: logged.update({name: float(value)}))
+    monkeypatch.setattr(found, "log", lambda name, value, **_: logged.update({name: float(value.detach())}))
     pairs = training.dataset(training.samples())
     batch = torch.utils.data.default_collate([pairs[0], pairs[1]])
     found.training_step(batch, 0).backward()
@@ -149,8 +149,6 @@ def test_a_resumed_training_is_the_uninterrupted_one(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = geoseg.train(with_unlabelled(data), tmp_path / "whole")
-    alone = geoseg.train(stated(data), tmp_path / "alone")
-    assert whole.model.digest != alone.model.digest
     real = Watch.on_train_batch_end
 
     def killed(self: Watch, trainer: Trainer, *rest: Any) -> None:
@@ -175,7 +173,7 @@ def test_a_resumed_training_is_the_uninterrupted_one(
 
 def test_scenes_that_teach_nothing_are_refused(data: Path, tmp_path: Path) -> None:
     coarse = {"scenes": [{"scene": str(data / "scene.tif"), "gsd_m": 5}]}
-    with pytest.raises(InputError, match="pixels of 5 m, those with labels of at most 0.5 m"):
+    with pytest.raises(InputError, match="pixels of 5 m, those with labels"):
         Training.of(with_unlabelled(data, unlabelled=coarse))
     write_rgb(tmp_path / "nowhere.tif", (64, 64), crs=None)
     with pytest.raises(InputError, match="state gsd_m"):
@@ -183,13 +181,9 @@ def test_scenes_that_teach_nothing_are_refused(data: Path, tmp_path: Path) -> No
 
 
 def test_a_scene_that_is_all_held_out_is_refused(data: Path, tmp_path: Path) -> None:
-    from affine import Affine
-
     away = Affine(0.5, 0, 600_000, 0, -0.5, 5_000_000)
     halves(tmp_path / "away.tif", transform=away)
     labels = stripes(tmp_path / "labels.gpkg", crs="EPSG:32631")
-    import geopandas as gpd
-
     frame = gpd.read_file(labels)
     frame.geometry = frame.translate(100_000)
     frame.to_file(tmp_path / "away.gpkg")
