@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from geoseg.models.ensemble import ensemble
     from geoseg.models.export import export_model
     from geoseg.models.find import list_models
-    from geoseg.pipeline import change_files, plan_file, segment_file, vectorize_file
+    from geoseg.pipeline import change_files, plan_file, pseudo_label, segment_file, vectorize_file
     from geoseg.raster.labels import LabelOptions, open_labels
     from geoseg.raster.reader import SceneOptions
     from geoseg.synthetic import SyntheticScene, write_scene
@@ -40,6 +40,7 @@ _HOMES = {
     "ChangeOptions": "change.detect",
     "evaluate_file": "view.evaluation",
     "train": "view.training",
+    "pseudo_label": "pipeline",
     "EvaluateOptions": "training.evaluate",
     "EvaluateSummary": "view.evaluation",
     "LabelOptions": "raster.labels",
@@ -73,6 +74,7 @@ __all__ = [
     "ChangeOptions",
     "evaluate_file",
     "train",
+    "pseudo_label",
     "EvaluateOptions",
     "EvaluateSummary",
     "LabelOptions",
