@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import pickle
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -178,6 +180,31 @@ def test_openvino_computes_what_torch_does(architecture: str) -> None:
     expected = Predictor(model, CPU).logits(chip).numpy()
     found = Predictor(model, Backend("cpu", "float32", "openvino")).logits(chip).numpy()
     np.testing.assert_allclose(found, expected, atol=1e-4 * np.abs(expected).max())
+
+
+def test_ctrl_c_is_no_crash_after_several_networks() -> None:
+    pytest.importorskip("openvino")
+    script = """
+import faulthandler, gc, os, signal, time
+import torch
+from geoseg.inference.engines import OpenVinoEngine
+faulthandler.enable()
+network = torch.nn.Conv2d(3, 2, 3, padding=1).eval()
+engines = [OpenVinoEngine(network, 3, "float32") for _ in range(3)]
+for engine in engines:
+    engine(torch.zeros(1, 3, 32, 32))
+del engine
+while engines:  # the oldest first: what it had is what the next one would restore
+    engines.pop(0)
+    gc.collect()
+try:
+    os.kill(os.getpid(), signal.SIGINT)
+    time.sleep(10)
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout) == (0, "interrupted\n"), done.stderr
 
 
 def test_auto_takes_openvino_on_the_cpu_where_it_is_installed() -> None:

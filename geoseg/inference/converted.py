@@ -16,6 +16,7 @@ from torch import nn
 
 from geoseg.models import OnnxNetwork
 from geoseg.models.bundle import weights_digest
+from geoseg.models.openvino_core import openvino_core
 from geoseg.raster.disk import cache_folder
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ def converted(network: nn.Module, bands: int) -> openvino.Model:
     import openvino
 
     if isinstance(network, OnnxNetwork):
-        return openvino.Core().read_model(network.source())
+        return openvino_core().read_model(network.source())
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # tracing is deprecated by torch; it is what OpenVINO converts from
         network = network.cpu().to(memory_format=torch.contiguous_format)
@@ -46,7 +47,7 @@ def converted(network: nn.Module, bands: int) -> openvino.Model:
         place = None if key is None else cache_folder() / "openvino" / key
         if place is not None and (place / FILE).is_file():
             with suppress(RuntimeError):  # damaged: converted again
-                return openvino.Core().read_model(place / FILE)
+                return openvino_core().read_model(place / FILE)
         model = openvino.convert_model(traced, input=[(-1, bands, -1, -1)])
     if place is not None:
         _keep(model, place)

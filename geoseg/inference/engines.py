@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from geoseg.inference.converted import converted
+from geoseg.models.openvino_core import openvino_core
 
 if TYPE_CHECKING:
     import openvino
@@ -90,8 +91,6 @@ class OpenVinoEngine:
         return request
 
     def _compile(self, shape: tuple[int, ...]) -> openvino.CompiledModel:
-        import openvino
-
         if shape not in self._compiled:
             model = self._network.clone()
             model.reshape(list(shape))
@@ -101,7 +100,7 @@ class OpenVinoEngine:
                 "INFERENCE_NUM_THREADS": torch.get_num_threads(),
                 "ENABLE_CPU_PINNING": False,  # two processes would pin themselves to the same cores
             }
-            self._compiled[shape] = openvino.Core().compile_model(model, "CPU", settings)
+            self._compiled[shape] = openvino_core().compile_model(model, "CPU", settings)
             while len(self._compiled) > MAX_SHAPES:
                 self._compiled.popitem(last=False)
         return self._compiled[shape]

@@ -15,6 +15,7 @@ from torch import nn
 from geoseg.errors import GeosegError
 from geoseg.models.card import ModelCard
 from geoseg.models.onnx_graph import needed
+from geoseg.models.openvino_core import openvino_core
 
 OPSET = 17  # what ONNX Runtime has run since 1.12
 LARGEST = 16384  # pixels of a side that torch.export is told of
@@ -62,7 +63,7 @@ def write_openvino(graph: Path, file: Path, metadata: Mapping[str, str]) -> Runn
     """
     import openvino
 
-    core = openvino.Core()
+    core = openvino_core()
     network = core.read_model(graph.read_bytes())
     for key, value in metadata.items():
         network.set_rt_info(value, ["model_info", key])
