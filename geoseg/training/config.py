@@ -77,7 +77,7 @@ class LabelledSource(SceneSource):
     """A scene and its labels; the polygons of its `aoi` say where labels count.
 
     Attributes:
-        labels: class raster or vector file.
+        labels: class raster, vector file, or catalog.yaml#name; None for those of the scene's entry in a catalogue.
         column: of a vector file that holds the class.
         map: label value -> class or group of the legend.
         ignore: label values that count as unlabelled.
@@ -86,7 +86,7 @@ class LabelledSource(SceneSource):
         role: the side of a split by scenes.
     """
 
-    labels: Text
+    labels: Text | None = None
     column: Text | None = None
     map: dict[Text, Text] | None = None
     ignore: tuple[Text, ...] = ()
