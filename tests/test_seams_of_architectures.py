@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from builders import spread_classes, pixels_of, segmented, small_card, write_rgb
+from builders import pixels_of, segmented, small_card, spread_classes, write_rgb
 from test_architectures import LEAST, WHOLE_CHIP, least
 from test_seams import assert_same
 
