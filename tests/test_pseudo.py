@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import geopandas as gpd
 import numpy as np
 import pytest
 import rasterio
-from builders import read_band, tiny_model, write_rgb
+from builders import HALF_METRE, read_band, tiny_model, write_rgb
+from shapely.geometry import box
 from typer.testing import CliRunner
 
 import geoseg
@@ -70,6 +72,22 @@ def test_labels_are_the_land_cover_where_it_is_sure(segmented: Path, model: Mode
     assert again.kept == made.kept
     with pytest.raises(InputError, match="overwrite"):
         geoseg.pseudo_label(segmented / "scene.tif", tmp_path / "labels.tif", model=model, threshold=0.5)
+
+
+def test_within_an_area_of_interest(segmented: Path, model: Model, tmp_path: Path) -> None:
+    """Only its window is written, in its place."""
+    west, north = HALF_METRE @ (40, 20)
+    area = box(west, north - 25, west + 30, north)
+    gpd.GeoDataFrame(geometry=[area], crs="EPSG:32631").to_file(tmp_path / "aoi.gpkg")
+    write_rgb(tmp_path / "scene.tif", SHAPE, seed=4, crs="EPSG:32631")
+    run = geoseg.RunOptions(aoi=str(tmp_path / "aoi.gpkg"))
+    for name in ("whole", "part"):
+        options = {"run": run} if name == "part" else {}
+        geoseg.pseudo_label(tmp_path / "scene.tif", tmp_path / f"{name}.tif", model=model, threshold=0.4, **options)
+    with rasterio.open(tmp_path / "part.tif") as part:
+        assert part.shape == (50, 60)
+        assert part.transform @ (0, 0) == (west, north)
+    assert np.array_equal(read_band(tmp_path / "part.tif"), read_band(tmp_path / "whole.tif")[20:70, 40:100])
 
 
 def test_they_are_labels_to_train_on(segmented: Path, model: Model, tmp_path: Path) -> None:
