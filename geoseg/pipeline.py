@@ -30,7 +30,6 @@ from geoseg.raster.staging import BlockLayout, Staging, canonical_json, digest_o
 
 if TYPE_CHECKING:  # torch and numba load where they are needed
     from affine import Affine
-    from rasterio.crs import CRS
 
     from geoseg.change.dates import Dates
     from geoseg.change.detect import ChangeJob, ChangeOptions, Matrix
@@ -201,6 +200,7 @@ def vectorize_file(
     fill_holes_m2: float = 0.0,
     simplify_m: float = 0.0,
     smooth: Sequence[str] = (),
+    regularize: Sequence[str] = (),
     single_layer: bool = False,
     overwrite: bool = False,
     progress: Progress | None = None,
@@ -216,6 +216,8 @@ def vectorize_file(
         fill_holes_m2: smaller parts become part of the neighbour with the longest shared border; nodata stays.
         simplify_m: tolerance of simplifying, in metres; neighbours keep their shared border.
         smooth: names of classes and groups whose borders lose their staircases.
+        regularize: names of classes and groups that get straight walls and right angles; the summary counts those that
+            would have fitted poorly, and are simplified only.
         single_layer: one layer for all classes, where the format has layers.
         overwrite: replace an output that exists.
         progress: called with step, pixels done and pixels in all.
@@ -237,6 +239,7 @@ def vectorize_file(
         fill_holes_m2=fill_holes_m2,
         simplify_m=simplify_m,
         smooth=tuple(smooth),
+        regularize=tuple(regularize),
     )
     return vectorize_raster(Path(landcover), Path(output), options, partial(progress or _silent, "vectorize"))
 
@@ -250,7 +253,7 @@ class ChangeSummary:
         matrix: transitions between classes, in pixels and square metres.
         shape: rows and columns of the common grid.
         transform: of the common grid.
-        crs: of the common grid.
+        crs: of the common grid, as text.
         shift: of the second date against the first, as estimated; None for class maps, or where nothing tells.
         is_corrected: whether the second date was moved by it.
         up_to_date: the transitions were there already, made of the same dates with the same options.
@@ -260,7 +263,7 @@ class ChangeSummary:
     matrix: Matrix
     shape: tuple[int, int]
     transform: Affine
-    crs: CRS | None
+    crs: str | None
     shift: Shift | None = None
     is_corrected: bool = False
     up_to_date: bool = False
@@ -342,9 +345,8 @@ def change_files(
         write_change_polygons(job, paths, Path(polygons), overwrite=overwrite, progress=partial(told, "vectorize"))
     outputs = [*reversed(paths), *([] if polygons is None else [Path(polygons)])]
     grid = dates.grid
-    return ChangeSummary(
-        outputs, matrix, grid.shape, grid.transform, grid.crs, dates.shift, dates.is_corrected, up_to_date
-    )
+    crs = grid.crs.to_string() if grid.crs else None
+    return ChangeSummary(outputs, matrix, grid.shape, grid.transform, crs, dates.shift, dates.is_corrected, up_to_date)
 
 
 def _segmented_dates(

@@ -24,6 +24,9 @@ def vectorize(
         typer.Option(metavar="M", help="Simplify borders by a tolerance in metres; neighbours keep sharing them."),
     ] = 0.0,
     smooth: Annotated[str | None, typer.Option(help="Classes to smooth, as in water,vegetation.")] = None,
+    regularize: Annotated[
+        str | None, typer.Option(help="Classes that get straight walls and right angles, as in building.")
+    ] = None,
     single_layer: Annotated[bool, typer.Option("--single-layer", help="One layer for all classes.")] = False,
     overwrite: options.Overwrite = False,
 ) -> None:
@@ -40,9 +43,14 @@ def vectorize(
             fill_holes_m2=fill_holes,
             simplify_m=simplify,
             smooth=options.listed(smooth) or (),
+            regularize=options.listed(regularize) or (),
             single_layer=single_layer,
             overwrite=overwrite,
             progress=progress,
         )
     counted = ", ".join(f"{count} {name}" for name, count in summary.counts.items())
     typer.echo(f"{output}: {counted or 'no polygon'}")
+    if summary.regularized:
+        typer.echo(
+            f"{summary.fallbacks} of {summary.regularized} polygons fitted no straight walls and were simplified only"
+        )

@@ -229,7 +229,7 @@ class Training:
         """What is known of the bundle before it is measured."""
         config, legend = self.config, self.config.legend
         low, high = (self.gsd_range_m[0] / GSD_MARGIN, self.gsd_range_m[1] * GSD_MARGIN)
-        best = (low * high) ** 0.5
+        best = float(f"{(low * high) ** 0.5:.6g}")
         if config.pool_to_m is not None:
             low = min(low, config.pool_to_m / MOST_POOLED)
         bands = zip(config.bands, self.statistics.mean, self.statistics.std, strict=True)

@@ -173,8 +173,7 @@ def _key(points: NDArray[np.int32], vertex: int, towards: int, width: int) -> in
 
 def merge_arcs(arcs: Arcs) -> Arcs:
     """Arcs joined where exactly two ends meet, in their final direction and order."""
-    ends = sort_ends(arcs)
-    chains = _find_chains(ends.key, ends.order, _partners(ends.key, ends.order))
+    chains = link_arcs(arcs)
     lines = concatenate_chains(arcs, chains, True)
     first = chains.halves[chains.offsets[:-1]]
     sides = np.stack([arcs.left, arcs.right])
@@ -183,6 +182,12 @@ def merge_arcs(arcs: Arcs) -> Arcs:
     order = np.argsort(sort_ends(merged).key[::2])
     lines = concatenate_chains(merged, Chains(2 * order, np.arange(order.size + 1)), False)
     return Arcs(lines.points, lines.offsets, merged.left[order], merged.right[order])
+
+
+def link_arcs(arcs: Arcs) -> Chains:
+    """Arcs that follow each other where exactly two ends meet; each is in one chain."""
+    ends = sort_ends(arcs)
+    return _find_chains(ends.key, ends.order, _partners(ends.key, ends.order))
 
 
 @compiled

@@ -7,6 +7,7 @@ it was, so that the polygons remain a coverage: no gap, no overlap, shared borde
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from geoseg.errors import InputError
 from geoseg.vector.join import Coverage, Lines
 from geoseg.vector.measure import Ground, local_frames
+from geoseg.vector.regularize import TOLERANCE_PX, regularize
 from geoseg.vector.simplify import SHARE, Limits, simplify
 from geoseg.vector.smooth import on_frame, smooth
 from geoseg.vector.trace import Arcs
@@ -28,32 +30,55 @@ class Shaping:
     Attributes:
         simplify_m: tolerance in metres; triangles up to its square are cut off, 0 for none.
         smooth: codes of the classes whose borders are smoothed.
+        regularize: codes of the classes that get straight walls and right angles.
     """
 
     simplify_m: float = 0.0
     smooth: tuple[int, ...] = ()
+    regularize: tuple[int, ...] = ()
 
     @property
     def is_nothing(self) -> bool:
         """Whether polygons keep to the pixels."""
-        return self.simplify_m == 0 and not self.smooth
+        return self.simplify_m == 0 and not self.smooth and not self.regularize
 
 
-def shape(coverage: Coverage, ground: Ground, shaping: Shaping) -> Lines:
+class Shaped(NamedTuple):
+    """The borders of a coverage in another shape.
+
+    Attributes:
+        lines: the points of its arcs, in pixels.
+        regularized: components that were to be regularized.
+        fallbacks: those of them that would have fitted poorly and are simplified only.
+    """
+
+    lines: Lines
+    regularized: int = 0
+    fallbacks: int = 0
+
+
+def shape(coverage: Coverage, ground: Ground, shaping: Shaping) -> Shaped:
     """New points for the arcs of a coverage, in pixels; arcs keep their number, order and direction.
 
-    Junctions and points on the raster's edge stay where they are.
+    Junctions stay where they are, but for those at regularized walls; what is on the raster's edge stays on it.
     """
     arcs = coverage.arcs
     loops = free_loops(arcs)
     lines = Lines(arcs.points.astype(np.float64), arcs.offsets)
     tolerance_px = _tolerance_px(lines, ground, shaping.simplify_m)
+    straight, counts = np.zeros(loops.size, np.bool_), (0, 0)
+    if shaping.regularize:
+        buildings = np.isin(coverage.components.code, shaping.regularize)
+        done = regularize(coverage, ground, buildings, loops, float(np.max(tolerance_px, initial=0)))
+        lines, straight, counts = done.lines, done.straight, (done.buildings, done.fallbacks)
+        outlines = beside(coverage, shaping.regularize)
+        tolerance_px[outlines] = np.where(straight, 0, np.maximum(tolerance_px, TOLERANCE_PX))[outlines]
     if shaping.smooth:
-        chosen = beside(coverage, shaping.smooth)
+        chosen = beside(coverage, shaping.smooth) & ~straight
         lines = smooth(lines, loops, chosen, ground.shape)
         tolerance_px[chosen] = np.maximum(tolerance_px[chosen], _SMOOTHED_PX)
     limits = Limits(tolerance_px**2, SHARE * tolerance_px * _lengths(lines))
-    return simplify(lines, loops, on_frame(lines.points, ground.shape), limits)
+    return Shaped(simplify(lines, loops, on_frame(lines.points, ground.shape), limits), *counts)
 
 
 def free_loops(arcs: Arcs) -> NDArray[np.bool_]:

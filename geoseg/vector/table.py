@@ -26,10 +26,14 @@ class PolygonTable(NamedTuple):
         polygons: columns class_id, class_name, area_m2, perimeter_m (area_px alone without a CRS), confidence where
             known, geometry; ordered by the first pixel of each, in row-major order.
         selections: the classes and groups asked for, polygons or none; without a legend, those that were found.
+        regularized: polygons that were to be regularized.
+        fallbacks: those of them that would have fitted poorly, and were simplified only.
     """
 
     polygons: gpd.GeoDataFrame
     selections: tuple[Selection, ...]
+    regularized: int = 0
+    fallbacks: int = 0
 
 
 def polygon_table(

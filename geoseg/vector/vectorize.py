@@ -46,6 +46,7 @@ class VectorOptions:
         fill_holes_m2: smaller parts become part of the neighbour with the longest shared border; nodata stays.
         simplify_m: tolerance of simplifying, in metres; neighbours keep their shared border.
         smooth: names of classes and groups whose borders lose their staircases.
+        regularize: names of classes and groups that get straight walls and right angles, as buildings have.
 
     All shaping follows joining, filling and leaving out, so that it does not depend on blocks either.
     """
@@ -60,6 +61,7 @@ class VectorOptions:
     fill_holes_m2: float = 0.0
     simplify_m: float = 0.0
     smooth: tuple[str, ...] = ()
+    regularize: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,12 +73,16 @@ class VectorSummary:
         counts: polygons of each class, by name.
         areas: sum of their areas, by name, in `unit`.
         unit: "m2", or "px" where there is no CRS.
+        regularized: polygons that were to get straight walls.
+        fallbacks: those of them that would have fitted poorly, and were simplified only.
     """
 
     path: Path
     counts: dict[str, int]
     areas: dict[str, float]
     unit: str
+    regularized: int = 0
+    fallbacks: int = 0
 
 
 def vectorize(
@@ -89,6 +95,7 @@ def vectorize(
     fill_holes_m2: float = 0.0,
     simplify_m: float = 0.0,
     smooth: Iterable[str] = (),
+    regularize: Iterable[str] = (),
     block: int = BLOCK,
 ) -> gpd.GeoDataFrame:
     """Polygons of a class map: 4-connected areas of one class, or of one group of classes.
@@ -104,6 +111,8 @@ def vectorize(
         fill_holes_m2: smaller parts become part of the neighbour with the longest shared border; nodata stays.
         simplify_m: tolerance of simplifying, in metres; neighbours keep their shared border.
         smooth: names of classes and groups whose borders lose their staircases.
+        regularize: names of classes and groups that get straight walls and right angles, as buildings have; those that
+            fit poorly are simplified only.
         block: rows and columns computed at once; whole chunks of a lazy array.
 
     Returns:
@@ -119,6 +128,7 @@ def vectorize(
         fill_holes_m2=fill_holes_m2,
         simplify_m=simplify_m,
         smooth=tuple(smooth),
+        regularize=tuple(regularize),
     )
     return _polygons(ArraySource.of(class_map, confidence), options).polygons
 
@@ -167,7 +177,8 @@ def _polygons(source: Source, options: VectorOptions, progress: Progress | None 
     check_tolerance(options.simplify_m, ground)
     rest = REST if options.fill_holes_m2 else BACKGROUND
     coding = Coding.of(options.legend, options.classes, source.nodata, rest)
-    shaping = Shaping(options.simplify_m, coding.codes_of(options.smooth, options.legend))
+    smoothed, straightened = (coding.codes_of(names, options.legend) for names in (options.smooth, options.regularize))
+    shaping = Shaping(options.simplify_m, smoothed, straightened)
 
     def read(window: Window) -> BlockPixels:
         pixels = source.read(window)
@@ -185,14 +196,16 @@ def _polygons(source: Source, options: VectorOptions, progress: Progress | None 
         coverage = drop(coverage, coverage.components.code == REST)
     if not shaping.is_nothing:
         coverage = drop(coverage, component_areas(coverage, ground) < options.min_area_m2)
-    return polygon_table(
+    shaped = None if shaping.is_nothing else shape(coverage, ground, shaping)
+    table = polygon_table(
         coverage,
         coding,
         ground,
         confidence_one=source.confidence_one,
-        min_area_m2=options.min_area_m2 if shaping.is_nothing else 0.0,
-        lines=None if shaping.is_nothing else shape(coverage, ground, shaping),
+        min_area_m2=options.min_area_m2 if shaped is None else 0.0,
+        lines=None if shaped is None else shaped.lines,
     )
+    return table if shaped is None else table._replace(regularized=shaped.regularized, fallbacks=shaped.fallbacks)
 
 
 def _legend_of(class_map: xr.DataArray) -> Legend | None:
@@ -215,4 +228,6 @@ def _summary(path: Path, table: PolygonTable) -> VectorSummary:
         counts={name: int(rows.sum()) for name, rows in of_class.items()},
         areas={name: float(areas[rows].sum()) for name, rows in of_class.items()},
         unit=unit,
+        regularized=table.regularized,
+        fallbacks=table.fallbacks,
     )

@@ -48,7 +48,8 @@ DESCRIPTION = (
 )
 LIMITATIONS = (
     "Labels are WorldCover's, another model's answer for another date: scores are of agreement with it. Built-up and "
-    "bare ground are rare in the tiles and often wrong. Clouds are not a class: mask them."
+    "bare ground are rare in the tiles and often wrong: it calls bright fields built-up, and hedges with their fields "
+    "trees. Clouds are not a class: mask them."
 )
 
 
