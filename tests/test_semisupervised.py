@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -75,8 +76,11 @@ def test_views_without_strength_are_the_same(data: Path) -> None:
     still = {"free_rotation": 0.0, "blur": 0.0}
     section = {"scenes": [{"scene": str(data / "scene.tif")}], "strength": 0.0}
     training = Training.of(with_unlabelled(data, unlabelled=section, augment=still))
-    _, (weak, strong, _) = training.dataset(training.samples())[0]
+    pairs = training.dataset(training.samples())
+    _, (weak, strong, _) = pairs[0]
     torch.testing.assert_close(weak, strong, equal_nan=True, atol=1e-5, rtol=0)
+    _, (again, _, _) = pickle.loads(pickle.dumps(pairs))[0]  # as a process that reads samples gets them
+    assert torch.equal(weak.nan_to_num(), again.nan_to_num())
 
 
 def test_what_is_held_out_is_not_looked_at(data: Path) -> None:
