@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from geoseg.models.ensemble import ensemble
     from geoseg.models.export import export_model
     from geoseg.models.find import list_models
-    from geoseg.pipeline import change_files, plan_file, segment_file, vectorize_file
+    from geoseg.pipeline import change_files, plan_file, pseudo_label, segment_file, vectorize_file
     from geoseg.raster.labels import LabelOptions, open_labels
     from geoseg.raster.reader import SceneOptions
     from geoseg.synthetic import SyntheticScene, write_scene
@@ -44,6 +44,7 @@ _HOMES = {
     "stack_history": "change.lazy",
     "evaluate_file": "view.evaluation",
     "train": "view.training",
+    "pseudo_label": "pipeline",
     "EvaluateOptions": "training.evaluate",
     "EvaluateSummary": "view.evaluation",
     "LabelOptions": "raster.labels",
@@ -80,6 +81,7 @@ __all__ = [
     "stack_history",
     "evaluate_file",
     "train",
+    "pseudo_label",
     "EvaluateOptions",
     "EvaluateSummary",
     "LabelOptions",

@@ -49,7 +49,7 @@ class _Strict(BaseModel):
 
 
 class SceneMetadata(_Strict):
-    """What the files of a scene do not say; see `SceneOptions` for the first six."""
+    """What the files of a scene do not say; see `SceneOptions` for the first six. `labels`: file of the truth."""
 
     bands: dict[Text, Text] | None = None
     nodata: float | None = None
@@ -57,6 +57,7 @@ class SceneMetadata(_Strict):
     scale: Number | None = None
     offset: Number | None = None
     gsd_m: Annotated[Number, Field(gt=0)] | None = None
+    labels: Text | None = None
     network: bool = False
     license: str = ""
     attribution: str = ""
@@ -117,12 +118,12 @@ class ResolvedSource:
     Attributes:
         source: path or URL, or several.
         options: what the files do not say.
-        labels: class map of the truth, where there is one.
+        labels: class raster or vector file of the truth, where there is one.
     """
 
     source: str | list[str]
     options: SceneOptions = field(default_factory=SceneOptions)
-    labels: Path | None = None
+    labels: str | Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,8 +160,9 @@ class Catalog:
         if isinstance(entry, SyntheticSource):
             scene, labels = _made(entry.args)
             return ResolvedSource(str(scene), options, labels)
-        urls = entry.args.urlpath
-        return ResolvedSource(self._filled(urls) if isinstance(urls, str) else [self._filled(u) for u in urls], options)
+        urls, truth = entry.args.urlpath, entry.metadata.labels
+        found = self._filled(urls) if isinstance(urls, str) else [self._filled(url) for url in urls]
+        return ResolvedSource(found, options, None if truth is None else self._filled(truth))
 
     def _options(self, stated: SceneMetadata) -> SceneOptions:
         bands = None if stated.bands is None else {name: self._filled(where) for name, where in stated.bands.items()}
@@ -217,6 +219,20 @@ def resolve(text: str) -> ResolvedSource:
     if named is None:
         return ResolvedSource(text)
     return load_catalog(named["path"]).resolve(named["name"])
+
+
+def resolve_labels(text: str | os.PathLike[str]) -> str | os.PathLike[str]:
+    """What the name of labels stands for: `catalog.yaml#name` for those of that entry, anything else for itself.
+
+    Raises:
+        InputError: the catalogue or the name in it cannot be used, or the entry has no labels.
+    """
+    if not isinstance(text, str) or not _NAMED.fullmatch(text):
+        return text
+    labels = resolve(text).labels
+    if labels is None:
+        raise InputError(f"{text} has no labels; state metadata.labels there, or give the file of the labels itself.")
+    return labels
 
 
 def open_named_reader(source: Given | Sequence[Given], options: SceneOptions | None = None) -> SceneReader:

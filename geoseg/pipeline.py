@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from math import prod
@@ -24,7 +26,7 @@ from geoseg.models import ModelCard, list_models, load_card
 from geoseg.raster.cog import Layer, is_current, write_cog
 from geoseg.raster.disk import check_disk_space, check_output, disk_errors
 from geoseg.raster.reader import SceneOptions, SceneReader
-from geoseg.raster.staging import BlockLayout, Staging, canonical_json, discard_leftovers
+from geoseg.raster.staging import BlockLayout, Staging, canonical_json, digest_of, discard_leftovers
 
 if TYPE_CHECKING:  # torch and numba load where they are needed
     from affine import Affine
@@ -36,6 +38,7 @@ if TYPE_CHECKING:  # torch and numba load where they are needed
     from geoseg.inference.plan import Plan, RunOptions
     from geoseg.inference.seams import Seams
     from geoseg.models import Model
+    from geoseg.training.pseudo import Kept
     from geoseg.vector import VectorSummary
 
 log = logging.getLogger(__name__)
@@ -376,6 +379,96 @@ def _segmented_dates(
         )
     made_from = {"model": loaded.card.name, "digest": loaded.digest}
     return dates.job(options, posteriors=(spread[0], spread[1]), legend=loaded.card.legend, made_from=made_from)
+
+
+@dataclass
+class PseudoLabels:
+    """What `pseudo_label` did.
+
+    Attributes:
+        output: the class raster, finished.
+        kept: pixels by class.
+        up_to_date: it was there already, made from the same scene, model, options and thresholds.
+    """
+
+    output: Path
+    kept: Kept
+    up_to_date: bool = False
+
+
+def pseudo_label(
+    scene: Scene,
+    output: str | os.PathLike[str],
+    *,
+    model: str | os.PathLike[str] | Model,
+    threshold: float = 0.9,
+    thresholds: Mapping[str, float] | None = None,
+    reading: SceneOptions | None = None,
+    run: RunOptions | None = None,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> PseudoLabels:
+    """Label a scene with a model where the model is sure; `geoseg train` takes the result as labels.
+
+    The class raster has the model's legend, the scene's grid, and nodata wherever the probability of the class is below
+    its threshold. An interrupted run goes on where it stopped.
+
+    Args:
+        scene: as for `segment_file`.
+        output: GeoTIFF (COG) of class ids; its tags say how many pixels of each class were kept.
+        model: name or path of a bundle, or a loaded one.
+        threshold: least probability of a label.
+        thresholds: in its place, of classes and groups by name.
+        reading: what the scene's files do not say.
+        run: as for `segment_file`.
+        overwrite: replace an output that exists.
+        progress: called with step, pixels done and pixels in all.
+
+    Raises:
+        InputError: the scene, the model, a threshold, an option or the output cannot be used; nothing was written.
+        GeosegError: reading, computing or writing failed; finished blocks are kept.
+    """
+    from geoseg.models import load_model
+    from geoseg.training.pseudo import least_confidence, read_kept, write_pseudo_labels
+
+    output, loaded, told = Path(output), load_model(model), progress or _silent
+    legend = loaded.card.legend
+    least = least_confidence(legend, threshold, thresholds or {})
+    job, run = _job(scene, loaded, reading, run, (True, False))
+    parts = {**job.parts, "thresholds": {entry.name: least[entry.id] for entry in legend.classes}}
+    if is_current(output, digest_of(parts)):
+        return PseudoLabels(output, read_kept(output), up_to_date=True)
+    tags = {**job.tags, "GEOSEG_THRESHOLDS": canonical_json(parts["thresholds"])}
+    layer = Layer("labels", output, ("pseudo-label",), legend=legend, tags=tags)
+    _check_outputs(job, [layer], overwrite)
+    with _work_folder(output) as folder:
+        cover, confidence = folder / "landcover.tif", folder / "confidence.tif"
+        segment_file(
+            scene, cover, model=loaded, confidence=confidence, reading=reading, run=run, overwrite=True, progress=told
+        )
+        kept = write_pseudo_labels(
+            cover,
+            confidence,
+            layer,
+            georef=job.georef,
+            least=least,
+            parts=parts,
+            overwrite=overwrite,
+            progress=partial(told, "keep"),
+        )
+    if not any(kept.kept):
+        log.warning("No pixel of %s is sure enough to be a label; give a lower threshold.", output)
+    return PseudoLabels(output, kept)
+
+
+@contextmanager
+def _work_folder(output: Path) -> Iterator[Path]:
+    """A hidden folder beside an output for what leads to it: it stays after a failure, so that a run can go on."""
+    folder = output.with_name(f".{output.name}.parts")
+    with disk_errors("keeping the land cover", output.parent):
+        folder.mkdir(parents=True, exist_ok=True)
+    yield folder
+    shutil.rmtree(folder)
 
 
 @dataclass(frozen=True, slots=True)

@@ -75,7 +75,7 @@ def tiny_model(architecture: str = "unet", *, seed: int = 0) -> Model:
     torch.manual_seed(seed)
     args = TINY[architecture]
     network = build_network(architecture, bands=3, classes=len(LANDCOVER.classes), args=args)
-    _spread_classes(network)
+    spread_classes(network)
     stride = 2 ** args.get("depth", 4)
     exact = architecture != "deeplabv3plus"
     reach = receptive_field(network, bands=3, output_stride=stride) if exact else 16
@@ -93,7 +93,7 @@ def tiny_model(architecture: str = "unet", *, seed: int = 0) -> Model:
     return Model(network, card)
 
 
-def _spread_classes(network: torch.nn.Module) -> None:
+def spread_classes(network: torch.nn.Module) -> None:
     """Random normalizations, and a last layer after which each class is the likeliest somewhere."""
     for module in network.modules():
         if isinstance(module, torch.nn.BatchNorm2d):

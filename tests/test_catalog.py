@@ -20,6 +20,7 @@ from geoseg.catalog import (
     load_catalog,
     open_scene,
     resolve,
+    resolve_labels,
 )
 from geoseg.errors import InputError
 from geoseg.raster.scene import SceneOptions, open_reader
@@ -46,8 +47,8 @@ FILES = """
         description: A town
         args: {urlpath: "{{ CATALOG_DIR }}/town.tif"}
         metadata: {bands: {red: 1, nir: "{{ CATALOG_DIR }}/nir.tif:1"}, nodata: 0,
-                   valid_mask: "{{ CATALOG_DIR }}/m.tif", scale: 0.5, offset: -1, gsd_m: 0.2,
-                   license: CC0, attribution: me}
+                   valid_mask: "{{ CATALOG_DIR }}/m.tif", labels: "{{ CATALOG_DIR }}/truth.gpkg",
+                   scale: 0.5, offset: -1, gsd_m: 0.2, license: CC0, attribution: me}
       bands:
         driver: rasterio
         args: {urlpath: ["https://example.com/a.tif", here/b.tif]}
@@ -77,7 +78,14 @@ def test_a_name_resolves_to_its_path_and_options(scenes: Path, tmp_path: Path) -
     assert found.source == f"{tmp_path}/town.tif"
     bands = {"red": "1", "nir": f"{tmp_path}/nir.tif:1"}
     assert found.options == SceneOptions(bands, 0.0, f"{tmp_path}/m.tif", 0.5, -1.0, 0.2)
-    assert found.labels is None
+    assert found.labels == f"{tmp_path}/truth.gpkg"
+
+
+def test_labels_go_by_name_too(scenes: Path, tmp_path: Path) -> None:
+    assert resolve_labels(f"{scenes}#town") == f"{tmp_path}/truth.gpkg"
+    assert resolve_labels("labels.gpkg:fields") == "labels.gpkg:fields"
+    with pytest.raises(InputError, match=r"#bands has no labels; state metadata\.labels"):
+        resolve_labels(f"{scenes}#bands")
 
 
 def test_several_addresses_are_one_scene(scenes: Path) -> None:

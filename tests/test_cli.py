@@ -21,7 +21,7 @@ from geoseg.cli.options import parse_bands
 from geoseg.errors import InputError
 
 COMMANDS = ["info", "plan", "segment", "vectorize", "change", "evaluate", "train", "sample", "area"]
-COMMANDS += ["export", "models", "demo"]
+COMMANDS += ["pseudo-label", "export", "models", "demo"]
 CPU = ["--device", "cpu", "--precision", "float32"]
 
 

@@ -111,6 +111,16 @@ def report_of(folder: Path) -> dict[str, Any]:
     return report
 
 
+def test_labels_go_by_the_name_of_a_catalogue_too(files: tuple[Path, Path], tmp_path: Path) -> None:
+    entry = f"{{driver: rasterio, args: {{urlpath: scene.tif}}, metadata: {{labels: {files[1]}}}}}"
+    (tmp_path / "catalog.yaml").write_text(f"sources:\n  a: {entry}\n")
+    reports = []
+    for name, labels in (("file", files[1]), ("entry", f"{tmp_path}/catalog.yaml#a")):
+        evaluate_file(files[0], labels, tmp_path / name)
+        reports.append(report_of(tmp_path / name))
+    assert reports[0] == reports[1]
+
+
 def test_a_land_cover_has_the_scores_of_scikit_learn(tmp_path: Path, files: tuple[Path, Path]) -> None:
     evaluate_file(*files, tmp_path / "out")
     report = report_of(tmp_path / "out")

@@ -24,7 +24,9 @@ import geoseg
 from geoseg.cli import app
 from geoseg.errors import GeosegError, InputError
 from geoseg.models import load_model
-from geoseg.training.config import EXAMPLE, TrainConfig, load_config
+from geoseg.training.config import EXAMPLE, TrainConfig, UnlabelledConfig, load_config
+from geoseg.training.scenes import open_scene_of
+from geoseg.training.semisupervised import open_unlabelled
 from geoseg.training.watch import Watch
 
 SIDE = 320
@@ -235,6 +237,30 @@ def test_configs_that_cannot_be_run_are_refused(
         geoseg.train(stated(data, **changes), tmp_path / "out")
 
 
+def test_scenes_and_labels_by_the_name_of_a_catalogue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A scene's entry knows its labels; those of another entry are named; a path is where the config lies."""
+    monkeypatch.setenv("GEOSEG_CACHE", str(tmp_path / "cache"))
+    entry = "{driver: geoseg_synthetic, args: {rows: 300, columns: 300, seed: 5}}"
+    (tmp_path / "catalog.yaml").write_text(f"sources:\n  a: {entry}\n")
+    named = "{scene: 'catalog.yaml#a'}, {scene: 'catalog.yaml#a', labels: 'catalog.yaml#a'}"
+    text = f"name: by-name\nscenes: [{named}]\nunlabelled: {{scenes: [{{scene: 'catalog.yaml#a'}}]}}\n"
+    (tmp_path / "config.yaml").write_text(text)
+    config = load_config(tmp_path / "config.yaml")
+    assert config.scenes[0].scene == f"{tmp_path}/catalog.yaml#a"
+    scenes = [open_scene_of(source, config.bands, config.legend) for source in config.scenes]
+    codes = [scene.read_labels(scene.extent) for scene in scenes]
+    assert np.array_equal(*codes)
+    assert (codes[0] != 255).all()
+    assert config.unlabelled is not None
+    other = open_unlabelled(config.unlabelled.scenes[0], config.bands, config.legend)
+    assert np.array_equal(other.read(other.extent)[0], scenes[0].read(scenes[0].extent)[0])
+
+
+def test_a_scene_without_labels_is_refused(data: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"has no labels: state labels beside it, or give it under `unlabelled`"):
+        geoseg.train(stated(data, scenes=[{"scene": str(data / "scene.tif")}]), tmp_path / "out")
+
+
 def test_the_example_has_every_key_and_is_valid(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text(EXAMPLE.read_text())
     config = load_config(tmp_path / "config.yaml")
@@ -244,6 +270,7 @@ def test_the_example_has_every_key_and_is_valid(tmp_path: Path) -> None:
         model: Any = TrainConfig.model_fields[section].annotation if section not in ("", "scenes") else TrainConfig
         names = type(config.scenes[0]).model_fields if section == "scenes" else model.model_fields
         assert all(f"{name}:" in text for name in names)
+    assert all(f"#   {name}:" in text for name in UnlabelledConfig.model_fields)
 
 
 @pytest.mark.parametrize(

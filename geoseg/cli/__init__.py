@@ -8,7 +8,21 @@ from typing import Annotated
 
 import typer
 
-from geoseg.cli import area, change, demo, evaluate, export, info, models, plan, sample, segment, train, vectorize
+from geoseg.cli import (
+    area,
+    change,
+    demo,
+    evaluate,
+    export,
+    info,
+    models,
+    plan,
+    pseudo_label,
+    sample,
+    segment,
+    train,
+    vectorize,
+)
 from geoseg.errors import GeosegError
 
 STOPPED = (130, 143)  # the exit codes of Ctrl-C, from typer, and of SIGTERM
@@ -27,6 +41,7 @@ app.command("vectorize")(vectorize.vectorize)
 app.command("change")(change.change)
 app.command("evaluate")(evaluate.evaluate)
 app.command("train")(train.train)
+app.command("pseudo-label")(pseudo_label.pseudo_label)
 app.command("sample")(sample.sample)
 app.command("area")(area.area)
 app.command("export")(export.export)

@@ -113,9 +113,15 @@ class Plan:
             backend: where other machines compute: what the request comes to there.
 
         Raises:
-            InputError: chip and halo leave no core, do not fit the output stride, or the device is missing.
+            InputError: chip and halo leave no core, do not fit the output stride, or the device is missing; or an exact
+                halo is asked for where none is, as the network looks at the whole chip.
         """
         stride = card.output_stride
+        if options.halo == "exact" and not card.position_independent:
+            raise InputError(
+                f"Model {card.name} looks at the whole chip, so that no halo is exact; give --halo a number of pixels, "
+                f"or leave it out for the card's {card.halo_px}."
+            )
         halo = card.exact_halo_px if options.halo == "exact" else card.halo_px if options.halo is None else options.halo
         if card.fixed_chip and options.chip not in (None, card.chip_px):
             raise InputError(f"Model {card.name} takes chips of {card.chip_px} px only, not {options.chip}.")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -52,6 +52,12 @@ class Augmentation:
         """Only flips and right angles."""
         return cls(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, levels=levels)
 
+    def stronger(self, factor: float) -> Augmentation:
+        """With colors changed more, or less, and geometry as it is."""
+        names = ("brightness", "contrast", "gamma", "band_gain", "haze", "noise")
+        shares = {name: min(1.0, factor * getattr(self, name)) for name in ("blur", "haze", "shadow")}
+        return replace(self, **{name: factor * getattr(self, name) for name in names} | shares)
+
     def draw_angle(self, rng: np.random.Generator) -> float:
         """Angle in radians; 0 for samples that are turned by right angles only."""
         return float(rng.uniform(0, np.pi / 2)) if rng.random() < self.free_rotation else 0.0
@@ -60,6 +66,16 @@ class Augmentation:
         self, pixels: Tensor, labels: Tensor, *, size: int, reach: int, angle: float, rng: np.random.Generator
     ) -> tuple[Tensor, Tensor]:
         """Resample a square to `reach`, turn it, cut `size` from its middle, flip it and recolor it.
+
+        Args: as `moved`.
+        """
+        chip, codes = self.moved(pixels, labels, size=size, reach=reach, angle=angle, rng=rng)
+        return self.in_other_light(chip, rng), codes
+
+    def moved(
+        self, pixels: Tensor, labels: Tensor, *, size: int, reach: int, angle: float, rng: np.random.Generator
+    ) -> tuple[Tensor, Tensor]:
+        """Geometry alone.
 
         Args:
             pixels: (band, side, side) float32, NaN where not measured.
@@ -80,12 +96,16 @@ class Augmentation:
             chip, codes = chip.flip(-1), codes.flip(-1)
         turns = int(rng.integers(4))
         chip, codes = chip.rot90(turns, (-2, -1)), codes.rot90(turns, (-2, -1))
+        return chip.contiguous(), codes.contiguous()
+
+    def in_other_light(self, chip: Tensor, rng: np.random.Generator) -> Tensor:
+        """Radiometry alone, of pixels (band, height, width), NaN where not measured."""
         missing = chip.isnan().any(0)
         if missing.any():
             chip = torch.where(missing, chip.nanmean((1, 2), keepdim=True).nan_to_num(), chip)
         chip = self._in_units(chip, rng)
         chip[:, missing] = torch.nan
-        return chip.contiguous(), codes.contiguous()
+        return chip.contiguous()
 
     def _in_units(self, chip: Tensor, rng: np.random.Generator) -> Tensor:
         """Shadows and colors of pixels (band, height, width), all of them measured."""

@@ -31,19 +31,12 @@ class _Strict(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", coerce_numbers_to_str=True)
 
 
-class LabelledSource(_Strict):
-    """A scene, its labels, and what their files do not say.
+class SceneSource(_Strict):
+    """A scene, and what its files do not say.
 
     Attributes:
         scene: path, URL, or catalog.yaml#name; a list where bands lie in several files.
-        labels: class raster or vector file.
-        column: of a vector file that holds the class.
-        map: label value -> class or group of the legend.
-        ignore: label values that count as unlabelled.
-        elsewhere: class of what no polygon covers.
-        aoi: vector file; only labels within its polygons count.
-        ignore_regions: vector file; labels within its polygons do not count.
-        role: the side of a split by scenes.
+        aoi: vector file; only what lies within its polygons counts.
         bands: name -> band number or file.
         nodata: stored value that means "not measured".
         valid_mask: raster, 0 = not measured.
@@ -54,14 +47,7 @@ class LabelledSource(_Strict):
     """
 
     scene: Text | Annotated[list[Text], Field(min_length=1)]
-    labels: Text
-    column: Text | None = None
-    map: dict[Text, Text] | None = None
-    ignore: tuple[Text, ...] = ()
-    elsewhere: Text | None = None
     aoi: Text | None = None
-    ignore_regions: Text | None = None
-    role: Literal["train", "validate"] = "train"
     bands: dict[Text, Text] | None = None
     nodata: float | None = None
     valid_mask: Text | None = None
@@ -74,21 +60,63 @@ class LabelledSource(_Strict):
     def reading(self) -> SceneOptions:
         return SceneOptions(self.bands, self.nodata, self.valid_mask, self.scale, self.offset, self.gsd_m)
 
-    @property
-    def label_options(self) -> LabelOptions:
-        return LabelOptions(self.column, self.map, self.ignore, self.elsewhere)
-
-    def with_paths(self, change: Callable[[str], str]) -> LabelledSource:
+    def with_paths(self, change: Callable[[str], str]) -> Self:
         """With each path, or what may be one, changed."""
         changes: dict[str, object] = {
             name: change(text)
             for name in ("labels", "aoi", "ignore_regions", "valid_mask")
-            if (text := getattr(self, name)) is not None
+            if (text := getattr(self, name, None)) is not None
         }
         changes["scene"] = change(self.scene) if isinstance(self.scene, str) else [change(one) for one in self.scene]
         if self.bands is not None:
             changes["bands"] = {name: change(where) for name, where in self.bands.items()}
         return self.model_copy(update=changes)
+
+
+class LabelledSource(SceneSource):
+    """A scene and its labels; the polygons of its `aoi` say where labels count.
+
+    Attributes:
+        labels: class raster, vector file, or catalog.yaml#name; None for those of the scene's entry in a catalogue.
+        column: of a vector file that holds the class.
+        map: label value -> class or group of the legend.
+        ignore: label values that count as unlabelled.
+        elsewhere: class of what no polygon covers.
+        ignore_regions: vector file; labels within its polygons do not count.
+        role: the side of a split by scenes.
+    """
+
+    labels: Text | None = None
+    column: Text | None = None
+    map: dict[Text, Text] | None = None
+    ignore: tuple[Text, ...] = ()
+    elsewhere: Text | None = None
+    ignore_regions: Text | None = None
+    role: Literal["train", "validate"] = "train"
+
+    @property
+    def label_options(self) -> LabelOptions:
+        return LabelOptions(self.column, self.map, self.ignore, self.elsewhere)
+
+
+class UnlabelledConfig(_Strict):
+    """Scenes without labels, from which the network learns to be consistent; see `geoseg.training.semisupervised`.
+
+    Attributes:
+        scenes: they may be those with labels too; what is held out is not looked at.
+        weight: of the consistency loss beside the losses of the labels.
+        ramp_steps: in which the weight rises from almost nothing.
+        threshold: the averaged network's answer counts where its probability is at least this.
+        strength: of the colors of the view that is learned from, in units of `augment`.
+        mix: share of the chips of that view with a rectangle of another chip in them.
+    """
+
+    scenes: Annotated[tuple[SceneSource, ...], Field(min_length=1)]
+    weight: Positive = 1.0
+    ramp_steps: Count = 500
+    threshold: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    strength: NotNegative = 1.5
+    mix: Share = 0.5
 
 
 class SplitConfig(_Strict):
@@ -234,6 +262,7 @@ class TrainConfig(_Strict):
         bands: that the network sees, by common name.
         pool_to_m: scenes of finer pixels are seen as means of k x k of them, k = round(pool_to_m / pixel size).
         scenes: with their labels.
+        unlabelled: scenes without labels, if any.
         split: what is held out.
         network: architecture and its arguments.
         start: where weights come from.
@@ -251,6 +280,7 @@ class TrainConfig(_Strict):
     bands: Annotated[tuple[Text, ...], Field(min_length=1)] = ("red", "green", "blue")
     pool_to_m: Positive | None = None
     scenes: Annotated[tuple[LabelledSource, ...], Field(min_length=1)]
+    unlabelled: UnlabelledConfig | None = None
     split: SplitConfig = SplitConfig()
     network: Architecture = Architecture(name="unet")
     start: StartConfig = StartConfig()
@@ -287,10 +317,15 @@ class TrainConfig(_Strict):
         """With each path, or what may be one, changed."""
         scenes = tuple(source.with_paths(change) for source in self.scenes)
         polygons, weights = (text and change(text) for text in (self.split.polygons, self.start.weights))
-        split = self.split.model_copy(update={"polygons": polygons})
-        return self.model_copy(
-            update={"scenes": scenes, "split": split, "start": self.start.model_copy(update={"weights": weights})}
-        )
+        changes: dict[str, object] = {
+            "scenes": scenes,
+            "split": self.split.model_copy(update={"polygons": polygons}),
+            "start": self.start.model_copy(update={"weights": weights}),
+        }
+        if self.unlabelled is not None:
+            unlabelled = tuple(source.with_paths(change) for source in self.unlabelled.scenes)
+            changes["unlabelled"] = self.unlabelled.model_copy(update={"scenes": unlabelled})
+        return self.model_copy(update=changes)
 
     def with_steps(self, steps: int) -> TrainConfig:
         return self.model_copy(update={"run": self.run.model_copy(update={"steps": steps})})

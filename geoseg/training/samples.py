@@ -90,16 +90,16 @@ class Samples(Dataset[tuple[Tensor, Tensor]]):
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
         """Pixels (band, size, size) float32, NaN where not measured, and label codes (size, size) uint8."""
-        draw, rng = self._draw(index)
+        draw, rng = self.draw(index)
         pixels, labels = (torch.from_numpy(part) for part in read_reflected(draw.scene, draw.window))
         return self.augmentation(pixels, labels, size=self.size, reach=draw.reach, angle=draw.angle, rng=rng)
 
     def told(self, number: int) -> str:
         """Which sample that is, for people; counted from the first of the training."""
-        draw, _ = self._draw(number - self.first)
+        draw, _ = self.draw(number - self.first)
         return f"sample {number} ({draw.window} of {draw.scene.name})"
 
-    def _draw(self, index: int) -> tuple[Draw, np.random.Generator]:
+    def draw(self, index: int) -> tuple[Draw, np.random.Generator]:
         """What to read, and the source of the draws that follow."""
         rng = np.random.default_rng((self.seed, self.first + index))
         weights = np.array([source.weight for source in self.sources])

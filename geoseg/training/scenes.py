@@ -5,6 +5,7 @@ Pixels come in the unit of a card's statistics: stored number * scale + offset, 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol
@@ -12,7 +13,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from geoseg.catalog import open_named_reader
+from geoseg.catalog import open_named_reader, resolve_labels
 from geoseg.errors import InputError
 from geoseg.grid import Window, windows_of
 from geoseg.legend import Legend
@@ -187,13 +188,40 @@ def open_scene_of(source: LabelledSource, bands: Sequence[str], legend: Legend) 
     if reader.gsd_m is None:
         raise InputError(f"The size of a pixel of {name} is not known; state gsd_m, in metres, beside the scene.")
     shape, transform, crs = reader.shape, reader.transform, reader.crs
-    labels = open_labels(source.labels, legend, shape=shape, transform=transform, crs=crs, options=source.label_options)
-    only, never = (
-        () if path is None else (Region.of_aoi(read_aoi(path, shape=shape, transform=transform, crs=crs)),)
-        for path in (source.aoi, source.ignore_regions)
-    )
-    scale = reader.scale if reader.scale is not None else SCALES.get(reader.dtype, 1.0)
-    return ReaderScene(name, reader, labels, scale, reader.offset or 0.0, only, never)
+    told, truth = source.label_options, _truth_of(source)
+    labels = open_labels(truth, legend, shape=shape, transform=transform, crs=crs, options=told)
+    only, never = (regions_of(path, reader) for path in (source.aoi, source.ignore_regions))
+    return ReaderScene(name, reader, labels, scale_of(reader), reader.offset or 0.0, only, never)
+
+
+def _truth_of(source: LabelledSource) -> str | os.PathLike[str]:
+    """The file of its labels.
+
+    Raises:
+        InputError: none is stated, neither there nor in a catalogue.
+    """
+    truth = resolve_labels(source.labels or (source.scene if isinstance(source.scene, str) else ""))
+    if source.labels is None and truth in ("", source.scene):
+        raise InputError(
+            f"Scene {source.scene} has no labels: state labels beside it, or give it under `unlabelled` if it has none."
+        )
+    return truth
+
+
+def regions_of(path: str | None, reader: SceneReader) -> tuple[Region, ...]:
+    """The polygons of a vector file on a scene's grid; none where no file is given.
+
+    Raises:
+        InputError: the file cannot be used, or misses the scene.
+    """
+    if path is None:
+        return ()
+    return (Region.of_aoi(read_aoi(path, shape=reader.shape, transform=reader.transform, crs=reader.crs)),)
+
+
+def scale_of(reader: SceneReader) -> float:
+    """Factor from stored number to the unit of the statistics."""
+    return reader.scale if reader.scale is not None else SCALES.get(reader.dtype, 1.0)
 
 
 def measured(pixels: Floats) -> NDArray[np.bool_]:

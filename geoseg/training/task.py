@@ -98,14 +98,26 @@ class SegmentationTask(LightningModule):
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         pixels, labels = batch
+        self.begin_step(len(pixels))
+        total = self.checked(self.network(self.normalized(pixels)), labels)
+        self.log("loss", total, prog_bar=True)
+        return total
+
+    def begin_step(self, batch: int) -> None:
+        """Before anything is drawn for a step of so many labelled samples."""
         torch.manual_seed(self.seed + self.global_step)  # so that a resumed run draws the same
-        self._batch = len(pixels)
-        logits = self.network(self.normalized(pixels))
+        self._batch = batch
+
+    def checked(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """The loss of a step.
+
+        Raises:
+            NotFinite: it is no number.
+        """
         total = self.loss(logits, labels)
         if not torch.isfinite(total):
-            bad = [i for i in range(len(pixels)) if not torch.isfinite(self.loss(logits[i : i + 1], labels[i : i + 1]))]
+            bad = [i for i in range(len(labels)) if not torch.isfinite(self.loss(logits[i : i + 1], labels[i : i + 1]))]
             raise self._not_finite("loss", total, bad)
-        self.log("loss", total, prog_bar=True)
         return total
 
     def configure_gradient_clipping(

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -20,7 +21,7 @@ import numpy as np
 import torch
 from lightning import Trainer
 from safetensors.torch import load_file, save
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.data import DataLoader
 
 from geoseg.errors import InputError
@@ -34,50 +35,17 @@ from geoseg.training.finetune import Fitted, start_from
 from geoseg.training.losses import FocalLoss, LovaszSoftmax, PartialCrossEntropy, SoftDice
 from geoseg.training.publish import HALO_CHIPS, publish
 from geoseg.training.samples import Samples, Source
-from geoseg.training.scenes import (
-    CELL,
-    BandStatistics,
-    LabelCells,
-    ReaderScene,
-    band_statistics,
-    check_same_unit,
-    open_scene_of,
-    survey,
-)
-from geoseg.training.splits import by_blocks, by_polygons, by_scenes, sides_of
+from geoseg.training.scenes import BandStatistics, band_statistics, check_same_unit, open_scene_of
+from geoseg.training.semisupervised import ConsistencyTask, Paired, TwoViews, open_unlabelled, places_of
+from geoseg.training.sides import Side, check_classes, codes_of, judged, split_scenes
 from geoseg.training.task import NotFinite, Schedule, SegmentationTask
 from geoseg.training.watch import BEST, LAST, History, Progress, Watch
 
-log = logging.getLogger(__name__)
 CONFIG, GOOD = "config.yaml", "last-good.safetensors"
 MOST_PLACES = 8  # held-out scenes that have scores of their own
 MOST_POOLED = 8  # pixels along a side of those that are seen as one
 GSD_MARGIN = 1.1  # how far beyond the resolutions of training the card lets scenes be
 FREE = ("steps", "patience", "loaders", "device", "log")  # of `run`: may change when a training goes on
-
-
-@dataclass(frozen=True)
-class Side:
-    """Scenes with what is labelled on one side of the split.
-
-    Attributes:
-        scenes: those with labels there.
-        cells: of each, where.
-    """
-
-    scenes: tuple[ReaderScene, ...]
-    cells: tuple[LabelCells, ...]
-
-    @classmethod
-    def of(cls, scenes: Sequence[ReaderScene], codes: int) -> Side:
-        cells = [survey(scene, codes) for scene in scenes]
-        kept = [(scene, own) for scene, own in zip(scenes, cells, strict=True) if len(own.places())]
-        return cls(tuple(scene for scene, _ in kept), tuple(own for _, own in kept))
-
-    @property
-    def pixels(self) -> Any:
-        """(code,) labelled pixels."""
-        return sum(own.totals for own in self.cells)
 
 
 @dataclass(frozen=True)
@@ -109,6 +77,7 @@ class Training:
         train: what is trained on.
         validate: what is held out.
         statistics: of the bands, over what is trained on.
+        unlabelled: scenes without labels, and where they may be looked at.
     """
 
     config: TrainConfig
@@ -116,6 +85,7 @@ class Training:
     train: Side
     validate: Side
     statistics: BandStatistics
+    unlabelled: Side | None = None
 
     @classmethod
     def of(cls, config: TrainConfig) -> Training:
@@ -125,11 +95,15 @@ class Training:
             InputError: scenes, labels, split or network cannot be used; the message says which and what to do.
         """
         scenes = [open_scene_of(source, config.bands, config.legend) for source in config.scenes]
-        check_same_unit(scenes)
-        codes = _codes_of(scenes)
-        train, validate = _split(config, scenes, len(codes.names))
-        _check_classes(codes, train, validate)
-        found = cls(config, codes, train, validate, band_statistics(train.scenes, train.cells, seed=config.run.seed))
+        more = [] if config.unlabelled is None else config.unlabelled.scenes
+        others = [open_unlabelled(source, config.bands, config.legend) for source in more]
+        check_same_unit([*scenes, *others])
+        codes = codes_of(scenes)
+        train, validate, others = split_scenes(config, scenes, others, len(codes.names))
+        check_classes(codes, train, validate)
+        statistics = band_statistics(train.scenes, train.cells, seed=config.run.seed)
+        unlabelled = Side.of_pairs(places_of(others, train.scenes)) if others else None
+        found = cls(config, codes, train, validate, statistics, unlabelled)
         found.check_network()
         return found
 
@@ -176,10 +150,21 @@ class Training:
 
     def samples(self, first: int = 0) -> Samples:
         """Of the whole training, from a number on."""
+        return self._samples(self.train, self.config.run.seed, self.config.run.balance, first)
+
+    def dataset(self, samples: Samples) -> Samples | Paired:
+        """Samples, and with them as many views of unlabelled scenes, where there are any."""
+        stated = self.config.unlabelled
+        if self.unlabelled is None or stated is None:
+            return samples
+        others = self._samples(self.unlabelled, self.config.run.seed + 2, 0.0, samples.first)
+        return Paired(samples, TwoViews(others, stated.strength))
+
+    def _samples(self, side: Side, seed: int, balance: float, first: int) -> Samples:
         run = self.config.run
-        source = Source(self.train.scenes, 1.0, self.gsd_range_m, self.train.cells)
+        source = Source(side.scenes, 1.0, self.gsd_range_m, side.cells)
         count = run.steps * run.batch
-        return Samples([source], run.chip, count, run.seed, self._augmentation, balance=run.balance, first=first)
+        return Samples([source], run.chip, count, seed, self._augmentation, balance=balance, first=first)
 
     def validation_samples(self) -> Samples:
         """The same at each look, with flips and right angles only."""
@@ -190,8 +175,9 @@ class Training:
 
     def task(self, told: Callable[[int], str]) -> SegmentationTask:
         """The network, its losses and its schedule."""
-        run = self.config.run
-        return SegmentationTask(
+        run, stated = self.config.run, self.config.unlabelled
+        kind = SegmentationTask if stated is None else partial(ConsistencyTask, stated)
+        return kind(
             self.network(),
             self._losses(),
             Schedule(run.steps, min(run.warmup, max(1, run.steps // 5)), run.decay, run.learning_rate),
@@ -231,7 +217,7 @@ class Training:
         task.average.module.load_state_dict(best)
         model = Model(task.average.module.cpu().eval(), self.card(watch.history.best_step))
         folder = out / self.config.name
-        names, coarse = _judged(self.codes, self.validate.pixels)
+        names, coarse = judged(self.codes, self.validate.pixels)
         held = self.validate.scenes
         places = {Path(scene.name).stem: [scene] for scene in held} if len(held) <= MOST_PLACES else {"held out": held}
         halo_chips = min(HALO_CHIPS, run.validation_chips)
@@ -328,8 +314,8 @@ class Training:
     def _fit(self, task: SegmentationTask, samples: Samples, watch: Watch, checkpoint: Path | None) -> None:
         run = self.config.run
         backend = Backend.resolve(run.device, run.precision, "torch")
-        loader: DataLoader[tuple[Tensor, Tensor]] = DataLoader(
-            samples, run.batch, num_workers=run.loaders, persistent_workers=run.loaders > 0
+        loader: DataLoader[Any] = DataLoader(
+            self.dataset(samples), run.batch, num_workers=run.loaders, persistent_workers=run.loaders > 0
         )
         with _quiet():
             trainer = Trainer(
@@ -359,93 +345,9 @@ class Training:
             raise NotFinite(f"{error} The weights before that are kept in {watch.out / GOOD}.") from error
 
 
-def _split(config: TrainConfig, scenes: Sequence[ReaderScene], codes: int) -> tuple[Side, Side]:
-    split, sites = config.split, [scene.site for scene in scenes]
-    if split.by == "scenes":
-        held = by_scenes(sites, [scene.extent for scene in scenes], [one.role == "validate" for one in config.scenes])
-    elif split.polygons is not None:
-        held = by_polygons(sites, split.polygons)
-    else:
-        cells = [survey(scene, codes) for scene in scenes]
-        where, pixels = [own.where for own in cells], [own.pixels for own in cells]
-        held = by_blocks(where, pixels, cell_px=CELL, block_px=split.block_px, share=split.share, seed=split.seed)
-    sides = sides_of(sites, held, buffer_px=split.buffer_px)
-    pairs = list(zip(scenes, sides, strict=True))
-    train = Side.of([scene.for_training(side) for scene, side in pairs], codes)
-    validate = Side.of([scene.for_validation(side) for scene, side in pairs], codes)
-    for side, name in ((train, "train on"), (validate, "validate with")):
-        if not side.scenes:
-            raise InputError(
-                f"The split by {split.by} leaves no labelled pixel to {name}; hold out other places, give a smaller "
-                "split.buffer_px or split.block_px, or compare labels and areas of interest with geoseg info."
-            )
-    return train, validate
-
-
-def _codes_of(scenes: Sequence[ReaderScene]) -> LabelCodes:
-    """The codes of all labels, which must agree where `other` is one of them.
-
-    Raises:
-        InputError: they do not.
-    """
-    found = max((scene.labels.codes for scene in scenes), key=lambda codes: len(codes.names))
-    for scene in scenes:
-        own = scene.labels.codes
-        if own.members != found.members[: len(own.members)]:
-            raise InputError(
-                f"'other' means something else on {scene.name} than on other scenes, as its labels tell other classes; "
-                "name the classes instead, or leave 'other' out there."
-            )
-    return found
-
-
-def _check_classes(codes: LabelCodes, train: Side, validate: Side) -> None:
-    """Refuse a class that nothing is known of.
-
-    Raises:
-        InputError: no pixel to train on has it, nor a group with it.
-    """
-    told = {channel for code in np.flatnonzero(train.pixels) for channel in codes.members[code]}
-    missing = [name for channel, name in enumerate(codes.legend.names) if channel not in told]
-    if missing:
-        elsewhere = [name for name in missing if validate.pixels[codes.code(name)]]
-        hint = f" All labels of {', '.join(elsewhere)} are held out; split otherwise." if elsewhere else ""
-        raise InputError(
-            f"No pixel to train on is labelled {', '.join(missing)}.{hint} Label some, map label values to it, or take "
-            "it out of classes."
-        )
-    for code, name in enumerate(codes.legend.names):
-        if not validate.pixels[code]:
-            log.warning("No held-out pixel is labelled %s: there will be no score for it.", name)
-
-
-def _judged(codes: LabelCodes, pixels: Any) -> tuple[tuple[str, ...], Callable[[Any], Any]]:
-    """Names that scores are given for, and the index among them of label codes and of channels.
-
-    A group of which labels do not tell the classes apart is one; other partial labels are left out.
-    """
-    classes = len(codes.legend.classes)
-    names, owner = list(codes.names[:classes]), list(range(classes))
-    table = np.full(256, -1, np.int16)
-    for code in range(classes, len(codes.names)):
-        members = codes.members[code]
-        if (
-            pixels[code]
-            and not any(pixels[channel] for channel in members)
-            and codes.names[code] in codes.legend.groups
-        ):
-            names[members[0]] = codes.names[code]
-            for channel in members:
-                owner[channel] = members[0]
-            table[code] = members[0]
-    table[:classes] = owner
-    used = sorted(set(owner))
-    table[table >= 0] = np.searchsorted(used, table[table >= 0])
-    return tuple(names[index] for index in used), lambda codes: table[np.asarray(codes)]
-
-
 def _data(config: TrainConfig) -> tuple[TrainingData, ...]:
-    return tuple(dict.fromkeys(source.data for source in config.scenes if source.data is not None))
+    unlabelled = () if config.unlabelled is None else config.unlabelled.scenes
+    return tuple(dict.fromkeys(source.data for source in (*config.scenes, *unlabelled) if source.data is not None))
 
 
 def _bound(config: TrainConfig) -> TrainConfig:

@@ -37,7 +37,8 @@ class History:
 
     Attributes:
         rows: of each look: step, learning_rate, loss (mean since the last), validation_loss, mean_iou,
-            overall_accuracy, and IoU by class.
+            overall_accuracy, and IoU by class; with unlabelled scenes also consistency, a loss of its own, and
+            confident, the share of their pixels that it counts, both as means since the last look.
     """
 
     rows: list[dict[str, float]] = field(default_factory=list)
@@ -84,7 +85,7 @@ class Watch(Callback):
         self.was_stopped = False
         self._targets = Targets(codes.members, len(codes.legend.classes))
         self.confusion: Counts = np.zeros(self._shape, np.int64)
-        self._losses: list[float] = []
+        self._seen: list[dict[str, float]] = []
 
     def state_dict(self) -> dict[str, Any]:
         return {"rows": self.history.rows, "confusion": self.confusion.tolist()}
@@ -94,7 +95,7 @@ class Watch(Callback):
         self.confusion = np.array(state_dict["confusion"], np.int64)
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
-        self._losses.append(float(trainer.callback_metrics["loss"]))
+        self._seen.append({name: float(value) for name, value in trainer.callback_metrics.items()})
         step, steps = trainer.global_step, self.run.steps
         of_a_step = self.run.batch * self.run.chip**2
         self.progress("train", step * of_a_step, steps * of_a_step)
@@ -111,14 +112,14 @@ class Watch(Callback):
         row = {
             "step": float(trainer.global_step),
             "learning_rate": float(trainer.optimizers[0].param_groups[0]["lr"]),
-            "loss": float(np.mean(self._losses)),
+            **{name: float(np.mean([seen[name] for seen in self._seen])) for name in self._seen[0]},
             "validation_loss": loss,
             "mean_iou": float(mean(found.iou, chosen)),
             "overall_accuracy": float(overall_accuracy(counts, self._targets)),
         }
         ious = zip(self.codes.names, found.iou.tolist(), strict=True)
         self.history.rows.append(row | {f"iou_{name}": value for name, value in ious})
-        self._losses = []
+        self._seen = []
         with disk_errors("keeping weights", self.out):
             if self.history.best == len(self.history.rows) - 1:
                 self.confusion = counts

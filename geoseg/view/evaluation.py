@@ -14,6 +14,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from geoseg.catalog import resolve_labels
 from geoseg.errors import InputError
 from geoseg.inference.job import Scene
 from geoseg.inference.plan import RunOptions
@@ -68,7 +69,7 @@ def evaluate_file(
 
     Args:
         scene: as for `segment_file`; without a model, a land-cover GeoTIFF.
-        labels: class raster or vector file, see `geoseg.raster.labels.open_labels`.
+        labels: class raster or vector file, see `geoseg.raster.labels.open_labels`, or `catalog.yaml#name`.
         folder: for the outputs; it is made if need be.
         model: name or path of a bundle, or a loaded one; None where the scene is a land cover.
         options: how to compare.
@@ -160,6 +161,7 @@ def _trial(
     reading: SceneOptions,
     run: RunOptions,
 ) -> Trial:
+    labels = resolve_labels(labels)
     if model is not None:
         loaded = model if isinstance(model, Model) else load_model(model)
         return Trial.of_model(scene, labels, loaded, reading=reading, run=run, options=options)
