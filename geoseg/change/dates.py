@@ -24,7 +24,7 @@ from geoseg.raster.reader import SceneOptions
 
 log = logging.getLogger(__name__)
 Kind = Literal["auto", "scenes", "maps"]
-NOTED_PX = 0.5  # shifts from here on are worth a warning
+NOTED_PX = 0.5  # shifts beyond this and beyond their spread are worth a warning
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +93,7 @@ class Dates:
         if coregister:
             moved = self._placed(self.after, folder, "after", shift_px=(shift.rows, shift.cols))
             return replace(found, after=moved, shift=shift, is_corrected=True)
-        if max(abs(shift.rows), abs(shift.cols)) > NOTED_PX:
+        if max(abs(shift.rows), abs(shift.cols)) > max(NOTED_PX, shift.spread):
             log.warning(
                 "The second date seems to lie %.1f px beside the first; --coregister moves it.",
                 (shift.rows**2 + shift.cols**2) ** 0.5,
