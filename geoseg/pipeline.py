@@ -278,6 +278,7 @@ def change_files(
     kind: Literal["auto", "scenes", "maps"] = "auto",
     probability: str | os.PathLike[str] | None = None,
     polygons: str | os.PathLike[str] | None = None,
+    report: str | os.PathLike[str] | None = None,
     extent: Literal["intersection", "union"] = "intersection",
     resolution: float | None = None,
     coregister: bool = False,
@@ -300,6 +301,8 @@ def change_files(
         kind: what the dates are; auto takes rasters with a legend in their tags for class maps.
         probability: also write the probability of change there, 0..200 = 0..1.
         polygons: also write polygons of change there, with from_class, to_class, probability, before and after.
+        report: also write a report there, one HTML file with maps, matrix and alignment; its figures are beside it as
+            .json.
         extent: what both dates cover, or what either does.
         resolution: side of a pixel of the common grid, in units of its CRS; else that of the finer date.
         coregister: move the second scene by the shift that is estimated between the two.
@@ -325,6 +328,8 @@ def change_files(
         from geoseg.vector.export import check_vector_output
 
         check_vector_output(Path(polygons), overwrite=True, inputs=[*inputs, *paths])
+    if report is not None:
+        _check_report(Path(report))
     dates = open_dates(before, after, kind=kind, extent=extent, resolution=resolution, reading=reading)
     folder = output.with_name(f"{output.stem}-dates")
     dates = dates.on_grid(folder, coregister=coregister)
@@ -344,9 +349,20 @@ def change_files(
 
         write_change_polygons(job, paths, Path(polygons), overwrite=overwrite, progress=partial(told, "vectorize"))
     outputs = [*reversed(paths), *([] if polygons is None else [Path(polygons)])]
+    if report is not None:
+        from geoseg.view.change_report import ChangeReport
+
+        outputs += ChangeReport(dates, job.legend, matrix, output, options).write(Path(report))
     grid = dates.grid
     crs = grid.crs.to_string() if grid.crs else None
     return ChangeSummary(outputs, matrix, grid.shape, grid.transform, crs, dates.shift, dates.is_corrected, up_to_date)
+
+
+def _check_report(path: Path) -> None:
+    if path.suffix.lower() not in (".html", ".htm"):
+        raise InputError(f"A report is an HTML file; {path.name} does not end in .html.")
+    if not path.parent.is_dir():
+        raise InputError(f"The folder {path.parent} of the report does not exist; make it first.")
 
 
 def _segmented_dates(

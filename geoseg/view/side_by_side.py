@@ -22,7 +22,7 @@ from geoseg.raster.georeference import ignore_not_georeferenced
 from geoseg.raster.landcover import read_legend
 from geoseg.raster.reader import SceneReader
 
-SIDE = 1400  # pixels of a panel at most
+MOST_PX = 1400  # pixels of a panel at most
 
 
 def draw_side_by_side(
@@ -38,27 +38,28 @@ def draw_side_by_side(
         window: pixels shown; all where None.
     """
     window = window or Window(0, 0, *reader.shape)
-    step = max(1, -(-max(window.shape) // SIDE))
-    colors = _colors(reader, window, step)
+    step = max(1, -(-max(window.shape) // MOST_PX))
+    colors = scene_colors(reader, window, step)
     legend = read_legend(landcover)
-    class_map = _class_map(landcover, window, step)
+    class_map = class_map_of(landcover, window, step)
     tall = window.height > 1.6 * window.width
     figure = Figure(figsize=(15, 15 * window.height / window.width / 3 + 0.9) if not tall else (12, 12), dpi=120)
     FigureCanvasAgg(figure)
     scene_axes, class_axes, outline_axes = figure.subplots(1, 3)
-    _panel(scene_axes, colors, "scene", window)
-    _panel(class_axes, _painted(class_map, legend), "land cover", window)
-    _panel(outline_axes, colors, "polygons", window)
+    panel(scene_axes, colors, "scene", window)
+    panel(class_axes, painted(class_map, legend), "land cover", window)
+    panel(outline_axes, colors, "polygons", window)
     _outlines(outline_axes, reader, polygons, window, legend)
     present = [entry for entry in legend.classes if (class_map == entry.id).any()]
     patches = [Patch(color=entry.color, label=entry.name) for entry in present]
     figure.legend(handles=patches, loc="lower center", ncols=max(1, len(patches)), frameon=False)
-    _scale_bar(scene_axes, reader, window)
+    scale_bar(scene_axes, reader.gsd_m, window)
     figure.tight_layout(rect=(0, 0.04, 1, 1))
     figure.savefig(output, metadata={"Software": None})
 
 
-def _panel(axes: Axes, picture: NDArray[np.uint8], title: str, window: Window) -> None:
+def panel(axes: Axes, picture: NDArray[np.uint8], title: str, window: Window) -> None:
+    """A picture of a window under a title."""
     extent = (window.col, window.col_stop, window.row_stop, window.row)
     axes.imshow(picture, extent=extent, interpolation="nearest")
     axes.set_title(title)
@@ -66,7 +67,7 @@ def _panel(axes: Axes, picture: NDArray[np.uint8], title: str, window: Window) -
     axes.set_yticks([])
 
 
-def _colors(reader: SceneReader, window: Window, step: int) -> NDArray[np.uint8]:
+def scene_colors(reader: SceneReader, window: Window, step: int) -> NDArray[np.uint8]:
     """(height, width, 3) for the eye: stretched between the 1st and 99th percentile of all bands together."""
     names: list[str] = [name for name in ("red", "green", "blue") if name in reader.bands]
     if len(names) < 3:
@@ -82,7 +83,8 @@ def _colors(reader: SceneReader, window: Window, step: int) -> NDArray[np.uint8]
     return np.repeat(shown, 3 // len(shown), axis=0).transpose(1, 2, 0).astype(np.uint8)
 
 
-def _class_map(landcover: Path, window: Window, step: int) -> NDArray[np.uint8]:
+def class_map_of(landcover: Path, window: Window, step: int) -> NDArray[np.uint8]:
+    """Every `step`th pixel of a window."""
     shape = -(-window.height // step), -(-window.width // step)
     part = RasterioWindow(window.col, window.row, window.width, window.height)
     with ignore_not_georeferenced(), rasterio.open(landcover) as raster:
@@ -90,12 +92,13 @@ def _class_map(landcover: Path, window: Window, step: int) -> NDArray[np.uint8]:
     return class_map
 
 
-def _painted(class_map: NDArray[np.uint8], legend: Legend) -> NDArray[np.uint8]:
+def painted(class_map: NDArray[np.uint8], legend: Legend) -> NDArray[np.uint8]:
+    """(height, width, 3) in the colours of the legend; nodata is white."""
     table = np.full((256, 3), 255, np.uint8)
     for entry in legend.classes:
         table[entry.id] = entry.rgb
-    painted: NDArray[np.uint8] = table[class_map]
-    return painted
+    colors: NDArray[np.uint8] = table[class_map]
+    return colors
 
 
 def _outlines(axes: Axes, reader: SceneReader, polygons: Path, window: Window, legend: Legend) -> None:
@@ -114,13 +117,14 @@ def _outlines(axes: Axes, reader: SceneReader, polygons: Path, window: Window, l
     axes.set_ylim(window.row_stop, window.row)
 
 
-def _scale_bar(axes: Axes, reader: SceneReader, window: Window) -> None:
-    if reader.gsd_m is None:
+def scale_bar(axes: Axes, gsd_m: float | None, window: Window) -> None:
+    """A round length on the ground; nothing where the size of a pixel is not known."""
+    if gsd_m is None:
         return
-    reach = window.width * reader.gsd_m / 4
+    reach = window.width * gsd_m / 4
     length = max(n for n in (base * 10**e for e in range(-1, 7) for base in (1, 2, 5)) if n <= max(reach, 0.1))
     start, row = window.col + 0.05 * window.width, window.row_stop - 0.05 * window.height
-    stop = start + length / reader.gsd_m
+    stop = start + length / gsd_m
     axes.plot([start, stop], [row, row], color="black", linewidth=3)
     label = f"{length / 1000:g} km" if length >= 1000 else f"{length:g} m"
     box = {"facecolor": "white", "alpha": 0.7, "edgecolor": "none", "pad": 2}

@@ -1,0 +1,233 @@
+"""A report of change that needs nothing beside it: one HTML file, and the same figures as JSON."""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+from numpy.typing import NDArray
+
+from geoseg.catalog import open_named_reader
+from geoseg.change.dates import Dates
+from geoseg.change.detect import ChangeOptions, Matrix
+from geoseg.grid import Window
+from geoseg.legend import Legend
+from geoseg.raster.disk import disk_errors, publish_bytes
+from geoseg.raster.ground import ground_sample_distance
+from geoseg.raster.landcover import read_legend
+from geoseg.view.side_by_side import class_map_of, painted, panel, scale_bar, scene_colors
+
+MOST_PX = 700  # along the longer side of a map
+HECTARE = 1e4
+SANKEY = (720, 360)
+_STYLE = """body{font:15px/1.5 system-ui,sans-serif;max-width:62rem;margin:2rem auto;padding:0 1rem;color:#222}
+table{border-collapse:collapse;font-variant-numeric:tabular-nums}td,th{padding:.2rem .6rem;text-align:right}
+th{font-weight:600}thead th{border-bottom:1px solid #999}tbody th{text-align:left}
+td.same{color:#888}img{max-width:100%}"""
+
+
+@dataclass(frozen=True)
+class ChangeReport:
+    """What a report tells.
+
+    Attributes:
+        dates: both, on the grid.
+        legend: of both class maps.
+        matrix: transitions between classes.
+        change: raster of transitions.
+        options: what counted as change.
+    """
+
+    dates: Dates
+    legend: Legend
+    matrix: Matrix
+    change: Path
+    options: ChangeOptions
+
+    def write(self, path: Path) -> list[Path]:
+        """Write the HTML and, beside it, the JSON.
+
+        Raises:
+            GeosegError: a file cannot be read or written.
+        """
+        figures = path.with_suffix(".json")
+        with disk_errors("writing the report", path.parent):
+            publish_bytes(figures, json.dumps(self.figures(), indent=1).encode())
+            publish_bytes(path, self.html().encode())
+        return [path, figures]
+
+    @property
+    def unit(self) -> tuple[str, float]:
+        """Of areas: its name, and how many of the matrix's it holds."""
+        return ("px", 1.0) if self.dates.grid.crs is None else ("ha", HECTARE)
+
+    def figures(self) -> dict[str, object]:
+        """All numbers, JSON-able; areas in square metres, or pixels where there is no CRS."""
+        grid, shift, matrix = self.dates.grid, self.dates.shift, self.matrix
+        known = int(matrix.pixels.sum())
+        return {
+            "before": self.dates.before.given,
+            "after": self.dates.after.given,
+            "grid": {
+                "rows": grid.shape[0],
+                "columns": grid.shape[1],
+                "transform": [float(number) for number in grid.transform[:6]],
+                "crs": grid.crs.to_string() if grid.crs else None,
+            },
+            "shift_px": None
+            if shift is None
+            else {
+                "rows": shift.rows,
+                "columns": shift.cols,
+                "spread": shift.spread,
+                "corrected": self.dates.is_corrected,
+            },
+            "classes": list(matrix.names),
+            "pixels": matrix.pixels.tolist(),
+            "areas": matrix.m2.round(3).tolist(),
+            "unknown_pixels": grid.shape[0] * grid.shape[1] - known,
+            "options": {
+                "prior": None if self.dates.are_maps else self.options.prior,
+                "threshold": None if self.dates.are_maps else self.options.threshold,
+                "min_area_m2": self.options.min_area_m2,
+                "min_width_m": self.options.min_width_m,
+            },
+        }
+
+    def html(self) -> str:
+        """The page, with its pictures inside."""
+        before, after = (html.escape(date.name) for date in (self.dates.before, self.dates.after))
+        unit, size = self.unit
+        total = self.matrix.m2.sum() / size
+        changed = total - np.trace(self.matrix.m2) / size
+        share = f" ({changed / total:.1%})" if total else ""
+        parts = [
+            f"<h1>Change from {before} to {after}</h1>",
+            f"<p>{changed:,.2f} {unit} of {total:,.2f} {unit} changed{share}.</p>",
+            f'<img alt="Before, after, and what changed" src="data:image/png;base64,{self._maps()}">',
+            "<h2>From and to</h2>",
+            f"<p>Areas in {unit}; rows are classes before, columns classes after.</p>",
+            self._table(),
+            sankey(self.matrix.m2 / size, self.matrix.names, [entry.color for entry in self.legend.classes]),
+            "<p>These areas are counted on the map, and repeat its errors. <code>geoseg sample</code> and "
+            "<code>geoseg area</code> give areas with confidence intervals.</p>",
+            "<h2>Grid and alignment</h2>",
+            f"<p>{html.escape(self._aligned())}</p>",
+            "<h2>Left out</h2>",
+            f"<p>{html.escape(self._left_out())}</p>",
+        ]
+        head = f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{before} to {after}</title>'
+        return f"{head}<style>{_STYLE}</style><body>{''.join(parts)}</body></html>"
+
+    def _maps(self) -> str:
+        window = Window(0, 0, *self.dates.grid.shape)
+        step = max(1, -(-max(window.shape) // MOST_PX))
+        grid, legend = self.dates.grid, read_legend(self.change)
+        codes = class_map_of(self.change, window, step)
+        pictures = [self._picture(date.path, window, step) for date in (self.dates.before, self.dates.after)]
+        figure = Figure(figsize=(15, 15 * window.height / window.width / 3 + 0.9), dpi=110)
+        FigureCanvasAgg(figure)
+        axes = figure.subplots(1, 3)
+        titles = (self.dates.before.name, self.dates.after.name, "what changed pixels became")
+        for one, picture, title in zip(axes, [*pictures, painted(codes, legend)], titles, strict=True):
+            panel(one, picture, title, window)
+        scale_bar(axes[0], ground_sample_distance(grid.shape, grid.transform, grid.crs), window)
+        patches = [Patch(color=entry.color, label=entry.name) for entry in self.legend.classes]
+        figure.legend(handles=patches, loc="lower center", ncols=max(1, len(patches)), frameon=False)
+        figure.tight_layout(rect=(0, 0.06, 1, 1))
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format="png", metadata={"Software": None})
+        return base64.b64encode(buffer.getvalue()).decode()
+
+    def _picture(self, path: str, window: Window, step: int) -> NDArray[np.uint8]:
+        if self.dates.legend is not None:
+            return painted(class_map_of(Path(path), window, step), self.dates.legend)
+        return scene_colors(open_named_reader(path, self.dates.reading), window, step)
+
+    def _table(self) -> str:
+        _, size = self.unit
+        head = "".join(f"<th>{html.escape(name)}</th>" for name in self.matrix.names)
+        rows = []
+        for i, name in enumerate(self.matrix.names):
+            cells = "".join(
+                f"<td{' class=same' if i == j else ''}>{area / size:,.2f}</td>"
+                for j, area in enumerate(self.matrix.m2[i])
+            )
+            rows.append(f"<tr><th>{html.escape(name)}</th>{cells}</tr>")
+        return f"<table><thead><tr><th></th>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
+
+    def _aligned(self) -> str:
+        grid, shift = self.dates.grid, self.dates.shift
+        told = f"{grid.shape[1]} x {grid.shape[0]} px, {grid.crs or 'no CRS'}."
+        if self.dates.are_maps:
+            return f"{told} Class maps do not tell a shift."
+        if shift is None:
+            return f"{told} No part of the dates tells a shift."
+        size = ground_sample_distance(grid.shape, grid.transform, grid.crs)
+        length = float(np.hypot(shift.rows, shift.cols))
+        metres = "" if size is None else f" ({length * size:.2f} m, spread {shift.spread * size:.2f} m)"
+        state = "corrected" if self.dates.is_corrected else "not corrected"
+        return f"{told} The second date lies {length:.2f} px{metres} beside the first, {state}."
+
+    def _left_out(self) -> str:
+        total = self.dates.grid.shape[0] * self.dates.grid.shape[1]
+        unknown = total - int(self.matrix.pixels.sum())
+        told = [f"{unknown:,} of {total:,} pixels are not known on both dates"]
+        if self.options.min_area_m2:
+            told.append(f"changes smaller than {self.options.min_area_m2:g} m² do not count")
+        if self.options.min_width_m:
+            told.append(f"nor do those narrower than {self.options.min_width_m:g} m")
+        return "; ".join(told) + "."
+
+
+def sankey(areas: NDArray[np.float64], names: Sequence[str], colors: Sequence[str]) -> str:
+    """What became what as bands from left to right, as SVG; what stayed what it was is left out.
+
+    Args:
+        areas: (from, to).
+        names: of the classes.
+        colors: of the classes, as #rrggbb.
+    """
+    moved = areas * (1 - np.eye(len(areas)))
+    total = float(moved.sum())
+    if total <= 0:
+        return "<p>Nothing changed.</p>"
+    width, height = SANKEY
+    gap, bar, label = 10.0, 14.0, 120.0
+    scale = (height - gap * len(names)) / total
+    tops = [np.concatenate([[0.0], np.cumsum(moved.sum(axis) * scale + gap)])[:-1] for axis in (1, 0)]
+    at = [top.copy() for top in tops]
+    shapes = []
+    left, right = label + bar, width - label - bar
+    middle = (left + right) / 2
+    for i, j in zip(*np.nonzero(moved), strict=True):
+        thick = float(moved[i, j] * scale)
+        start, stop = float(at[0][i]) + thick / 2, float(at[1][j]) + thick / 2
+        at[0][i] += thick
+        at[1][j] += thick
+        curve = f"M{left:.1f},{start:.2f}C{middle:.1f},{start:.2f} {middle:.1f},{stop:.2f} {right:.1f},{stop:.2f}"
+        told = html.escape(f"{names[i]} to {names[j]}: {moved[i, j]:,.2f}")
+        shapes.append(
+            f'<path d="{curve}" fill="none" stroke="{colors[j]}" stroke-opacity=".55" '
+            f'stroke-width="{max(thick, 0.5):.2f}"><title>{told}</title></path>'
+        )
+    for side, x, text, anchor in ((0, label, label - 6, "end"), (1, right, right + bar + 6, "start")):
+        for k, area in enumerate(moved.sum(1 - side)):
+            if area > 0:
+                tall = float(area * scale)
+                middle_y = tops[side][k] + tall / 2
+                shapes.append(
+                    f'<rect x="{x:.1f}" y="{tops[side][k]:.2f}" width="{bar}" height="{max(tall, 1):.2f}" '
+                    f'fill="{colors[k]}"/><text x="{text:.1f}" y="{middle_y + 5:.2f}" font-size="14" '
+                    f'text-anchor="{anchor}">{html.escape(names[k])}</text>'
+                )
+    return f'<svg role="img" viewBox="0 0 {width} {height}" width="{width}" height="{height}">{"".join(shapes)}</svg>'
