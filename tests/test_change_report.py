@@ -57,7 +57,7 @@ def test_figures_are_those_of_the_matrix(tmp_path: Path) -> None:
     assert told["unknown_pixels"] == 10 * 120
     assert (told["shift_px"], told["options"]["prior"]) == (None, None)
     page = Page((tmp_path / "r.html").read_text(encoding="utf-8"))
-    assert [float(cell.replace(",", "")) for cell in page.cells] == (found.matrix.m2 / 1e4).round(2).ravel().tolist()
+    assert [float(cell.replace(",", "")) for cell in page.cells] == found.matrix.m2.round(2).ravel().tolist()
     assert "Change from a&b.tif to after.tif" in page.text
     assert "1,200 of 10,800 pixels are not known" in page.text
     changed = found.matrix.pixels.sum() - np.trace(found.matrix.pixels)

@@ -28,11 +28,12 @@ from geoseg.view.side_by_side import class_map_of, painted, panel, scale_bar, sc
 
 MOST_PX = 700  # along the longer side of a map
 HECTARE = 1e4
+LARGE_M2 = 1e6  # from here on areas are told in hectares
 SANKEY = (720, 360)
 _STYLE = """body{font:15px/1.5 system-ui,sans-serif;max-width:62rem;margin:2rem auto;padding:0 1rem;color:#222}
 table{border-collapse:collapse;font-variant-numeric:tabular-nums}td,th{padding:.2rem .6rem;text-align:right}
 th{font-weight:600}thead th{border-bottom:1px solid #999}tbody th{text-align:left}
-td.same{color:#888}img{max-width:100%}"""
+td.same{color:#888}img{max-width:100%}svg{margin-top:1rem;max-width:100%}"""
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,9 @@ class ChangeReport:
     @property
     def unit(self) -> tuple[str, float]:
         """Of areas: its name, and how many of the matrix's it holds."""
-        return ("px", 1.0) if self.dates.grid.crs is None else ("ha", HECTARE)
+        if self.dates.grid.crs is None:
+            return "px", 1.0
+        return ("ha", HECTARE) if self.matrix.m2.sum() >= LARGE_M2 else ("m²", 1.0)
 
     def figures(self) -> dict[str, object]:
         """All numbers, JSON-able; areas in square metres, or pixels where there is no CRS."""
