@@ -297,7 +297,7 @@ def change_files(
         before: scene or class map of the first date.
         after: scene or class map of the second date.
         output: GeoTIFF (COG) of transitions; its tags hold their legend and the transition matrix.
-        model: name or path of a bundle, or a loaded one; for scenes.
+        model: name or path of a bundle, or a loaded one; for scenes. One that sees two dates at once needs no prior.
         kind: what the dates are; auto takes rasters with a legend in their tags for class maps.
         probability: also write the probability of change there, 0..200 = 0..1.
         polygons: also write polygons of change there, with from_class, to_class, probability, before and after.
@@ -374,12 +374,29 @@ def _segmented_dates(
     overwrite: bool,
     progress: Progress,
 ) -> ChangeJob:
-    """Segment both dates with the probabilities of all classes."""
+    """Segment both dates with the probabilities of all classes, or both at once with those of pairs of classes."""
     from geoseg.models import load_model
+    from geoseg.models.pairs import PairClasses
 
     loaded = load_model(model)
+    pair = PairClasses.of(loaded.card)
+    made_from = {"model": loaded.card.name, "digest": loaded.digest}
     with disk_errors("keeping the land cover of both dates", folder.parent):
         folder.mkdir(parents=True, exist_ok=True)
+    if pair is not None:
+        joint = folder / "pairs-probabilities.tif"
+        scenes, bands = dates.stacked(pair.bands)
+        segment_file(
+            scenes,
+            folder / "pairs.tif",
+            model=loaded,
+            probabilities=joint,
+            reading=replace(dates.reading, bands=bands),
+            run=run,
+            overwrite=overwrite,
+            progress=progress,
+        )
+        return dates.job(options, posteriors=(joint, joint), pairs=pair.pairs, legend=pair.legend, made_from=made_from)
     spread = []
     for name, scene in (("before", dates.before), ("after", dates.after)):
         spread.append(folder / f"{name}-probabilities.tif")
@@ -393,7 +410,6 @@ def _segmented_dates(
             overwrite=overwrite,
             progress=lambda step, done, total, name=name: progress(f"{step} {name}", done, total),  # type: ignore[misc]
         )
-    made_from = {"model": loaded.card.name, "digest": loaded.digest}
     return dates.job(options, posteriors=(spread[0], spread[1]), legend=loaded.card.legend, made_from=made_from)
 
 

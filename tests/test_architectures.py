@@ -30,13 +30,19 @@ LEAST: dict[str, dict[str, Any]] = {
     "fpn": {"encoder": RESNET, "depth": 3, "pyramid_channels": 16, "channels": 8},
     "upernet": {"encoder": RESNET, "depth": 3, "channels": 8},
     "segformer": {"encoder": "tu-pvt_v2_b0", "channels": 16},
+    "siamese-unet": {"encoder": RESNET, "depth": 2, "decoder_channels": [8]},
 }
+SIX_BANDS = {"siamese-unet"}  # three of each date
 WHOLE_CHIP = {"transunet", "deeplabv3plus", "upernet", "segformer"}
 
 
-def least(name: str, *, bands: int = 3, classes: int = 6, **args: Any) -> nn.Module:
+def least(name: str, *, bands: int | None = None, classes: int = 6, **args: Any) -> nn.Module:
     torch.manual_seed(0)
-    return build_network(name, bands=bands, classes=classes, args=LEAST[name] | args)
+    return build_network(name, bands=bands or channels(name), classes=classes, args=LEAST[name] | args)
+
+
+def channels(name: str, bands: int = 3) -> int:
+    return 2 * bands if name in SIX_BANDS else bands
 
 
 def test_every_architecture_is_in_the_battery() -> None:
@@ -46,8 +52,8 @@ def test_every_architecture_is_in_the_battery() -> None:
 @pytest.mark.parametrize("name", LEAST)
 @pytest.mark.parametrize(("bands", "rows", "cols"), [(1, 3, 2), (5, 2, 5)])
 def test_logits_for_every_pixel_of_odd_chips(name: str, bands: int, rows: int, cols: int) -> None:
-    network = least(name, bands=bands, classes=4)
-    chips = torch.rand(2, bands, rows * network.output_stride, cols * network.output_stride)
+    network = least(name, bands=channels(name, bands), classes=4)
+    chips = torch.rand(2, channels(name, bands), rows * network.output_stride, cols * network.output_stride)
     with torch.inference_mode():
         logits = network(chips)
         assert logits.shape == (2, 4, *chips.shape[2:])
@@ -57,7 +63,7 @@ def test_logits_for_every_pixel_of_odd_chips(name: str, bands: int, rows: int, c
 @pytest.mark.parametrize("name", LEAST)
 def test_every_parameter_learns(name: str) -> None:
     network = least(name).train()
-    network(torch.randn(2, 3, *[2 * network.output_stride] * 2)).square().mean().backward()
+    network(torch.randn(2, channels(name), *[2 * network.output_stride] * 2)).square().mean().backward()
     assert [key for key, value in network.named_parameters() if value.grad is None] == []
 
 
@@ -65,7 +71,9 @@ def test_every_parameter_learns(name: str) -> None:
 def test_what_it_says_of_position_is_measured(name: str) -> None:
     network = least(name)
     largest = 128 if name in WHOLE_CHIP else 512
-    measured = is_position_independent(network, bands=3, output_stride=network.output_stride, largest=largest)
+    measured = is_position_independent(
+        network, bands=channels(name), output_stride=network.output_stride, largest=largest
+    )
     assert network.position_independent is measured is (name not in WHOLE_CHIP)
 
 
@@ -73,8 +81,8 @@ def test_what_it_says_of_position_is_measured(name: str) -> None:
 def test_beyond_the_receptive_field_the_bits_are_the_same(name: str) -> None:
     network = least(name)
     stride = network.output_stride
-    halo = -(-receptive_field(network, bands=3, output_stride=stride) // stride) * stride
-    chip = torch.randn(1, 3, 2 * halo + 4 * stride, 2 * halo + 2 * stride)
+    halo = -(-receptive_field(network, bands=channels(name), output_stride=stride) // stride) * stride
+    chip = torch.randn(1, channels(name), 2 * halo + 4 * stride, 2 * halo + 2 * stride)
     other = chip.clone()
     other[..., : 2 * stride, :] = 7
     with torch.inference_mode():
@@ -140,6 +148,8 @@ def test_a_saved_bundle_gives_the_same_answer(tmp_path: Path, name: str) -> None
         ("fpn", {"depth": 2}, "An FPN has a depth of 3 to 5, not 2"),
         ("upernet", {"depth": 6}, "A UPerNet has a depth of 3 to 5, not 6"),
         ("segformer", {"depth": 2}, "A SegFormer has a depth of 3 to 5, not 2"),
+        ("siamese-unet", {}, "as many bands of the second date as of the first, not 3"),
+        ("siamese-unet", {"merge": "sum"}, "merged by concat or difference, not 'sum'"),
         ("fpn", {"encoder": "nope"}, "'fpn' cannot be built"),
         ("unet", {"encoder": "tu-hf-hub:timm/resnet18.a1_in1k"}, "is no plain name"),
         ("deeplabv3plus", {"encoder": "tu-local-dir:/tmp"}, "is no plain name"),
@@ -148,7 +158,7 @@ def test_a_saved_bundle_gives_the_same_answer(tmp_path: Path, name: str) -> None
 )
 def test_arguments_that_do_not_fit_are_told(name: str, args: dict[str, Any], told: str) -> None:
     with pytest.raises(InputError, match=told):
-        build_network(name, bands=3, classes=2, args=args)
+        build_network(name, bands=3 if "bands" in told else channels(name), classes=2, args=args)
 
 
 def test_a_gate_lets_through_between_nothing_and_all() -> None:
@@ -183,8 +193,8 @@ def test_openvino_computes_what_torch_does(name: str) -> None:
     """On chips of two sizes, neither of them the one that was traced."""
     pytest.importorskip("openvino")
     network = least(name).eval()
-    engines = TorchEngine(network, "cpu", "float32"), OpenVinoEngine(network, 3, "float32")
+    engines = TorchEngine(network, "cpu", "float32"), OpenVinoEngine(network, channels(name), "float32")
     for rows, cols in ((5, 5), (6, 9)):
-        chips = torch.randn(1, 3, rows * network.output_stride, cols * network.output_stride)
+        chips = torch.randn(1, channels(name), rows * network.output_stride, cols * network.output_stride)
         expected, found = (engine(chips).clone() for engine in engines)
         assert torch.allclose(found, expected, atol=1e-4 * float(expected.abs().max()))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
@@ -17,6 +18,7 @@ from geoseg.change.detect import ChangeJob, ChangeOptions
 from geoseg.change.shift import Shift, estimate_shift
 from geoseg.errors import InputError
 from geoseg.legend import Legend
+from geoseg.models.pairs import AFTER, BEFORE
 from geoseg.raster.disk import disk_errors
 from geoseg.raster.georeference import Georef, ignore_not_georeferenced
 from geoseg.raster.landcover import read_legend
@@ -100,20 +102,40 @@ class Dates:
             )
         return replace(found, shift=shift)
 
+    def stacked(self, bands: Sequence[str]) -> tuple[list[str], dict[str, str]]:
+        """Files of both scenes, and in which of them the bands of each date lie.
+
+        Raises:
+            InputError: a date lacks a band.
+        """
+        found: dict[str, str] = {}
+        for role, date in ((BEFORE, self.before), (AFTER, self.after)):
+            reader = open_named_reader(date.path, self.reading)
+            layers = {layer.name: layer for layer in reader.layers}
+            if missing := [name for name in bands if name not in layers]:
+                raise InputError(
+                    f"The model needs band {', '.join(missing)} of both dates; {date.name} has {', '.join(layers)}. "
+                    "Say which band is which with --bands."
+                )
+            for name in bands:
+                found[role + name] = f"{reader.files[layers[name].file].path}:{layers[name].number}"
+        return [self.before.path, self.after.path], found
+
     def job(
         self,
         options: ChangeOptions,
         *,
         posteriors: tuple[Path, Path] | None = None,
+        pairs: tuple[tuple[int, int], ...] | None = None,
         legend: Legend | None = None,
         made_from: dict[str, str] | None = None,
     ) -> ChangeJob:
-        """What is to be compared: the class maps, or the posteriors of both dates."""
+        """What is to be compared: the class maps, or the posteriors of both dates or of pairs of classes."""
         known = legend or self.legend
         assert known is not None
         before, after = posteriors or (Path(self.before.path), Path(self.after.path))
         told = {**(made_from or {}), "before": self.before.name, "after": self.after.name}
-        return ChangeJob(before, after, self.grid, known, options, posteriors is not None, told)
+        return ChangeJob(before, after, self.grid, known, options, posteriors is not None, pairs, told)
 
     def _placed(self, date: Date, folder: Path, role: str, shift_px: tuple[float, float] = (0.0, 0.0)) -> Date:
         if is_on(date.georef, self.grid) and shift_px == (0.0, 0.0):

@@ -22,6 +22,7 @@ from geoseg.catalog import open_named_reader
 from geoseg.change.transitions import (
     Transitions,
     compare_classes,
+    compare_joint,
     compare_posteriors,
     indices_of,
     reach_px,
@@ -95,6 +96,7 @@ class ChangeJob:
         legend: of both.
         options: what counts as change.
         is_posterior: whether the files hold probabilities.
+        pairs: where both files are one with the probabilities of pairs of classes, what they are.
         made_from: names and digests of what the files come from.
     """
 
@@ -104,6 +106,7 @@ class ChangeJob:
     legend: Legend
     options: ChangeOptions
     is_posterior: bool
+    pairs: tuple[tuple[int, int], ...] | None = None
     made_from: Mapping[str, str] = field(default_factory=dict)
 
     @cached_property
@@ -133,7 +136,9 @@ class ChangeJob:
         least, width = self.limits
         stated: dict[str, float] = {"min_pixels": least, "min_width": width}
         if self.is_posterior:
-            stated |= {"prior": self.options.prior, "threshold": self.options.threshold}
+            stated |= {"threshold": self.options.threshold}
+        if self.is_posterior and self.pairs is None:
+            stated |= {"prior": self.options.prior}
         dates = " to ".join(self.made_from[name] for name in ("before", "after") if name in self.made_from)
         model, digest = (self.made_from.get(name, "") for name in ("model", "digest"))
         return run_tags(model=model, model_digest=digest, scene=dates, options=stated)
@@ -153,6 +158,9 @@ class ChangeJob:
         Raises:
             GeosegError: a file cannot be read.
         """
+        if self.pairs is not None:
+            joint = decode_confidence(_read(self.before, window, all_bands=True))
+            return compare_joint(joint, self.pairs, threshold=self.options.threshold)
         before, after = (_read(path, window, all_bands=self.is_posterior) for path in (self.before, self.after))
         if self.is_posterior:
             posteriors = (decode_confidence(values) for values in (before, after))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import reduce
 from itertools import pairwise
+from operator import and_
 from typing import Any
 
 import dask.array
@@ -21,6 +23,7 @@ from geoseg.change.history import MOST_DATES, history
 from geoseg.change.transitions import (
     Transitions,
     compare_classes,
+    compare_joint,
     compare_posteriors,
     indices_of,
     reach_px,
@@ -32,12 +35,14 @@ from geoseg.inference.lazy import segment
 from geoseg.inference.plan import RunOptions
 from geoseg.legend import NODATA, Legend
 from geoseg.models import Model
+from geoseg.models.pairs import PairClasses, both_dates
 from geoseg.raster.arrays import geobox_of, normalized
 from geoseg.raster.georeference import Georef
 from geoseg.raster.ground import ground_sample_distance
 from geoseg.raster.lazy import spatial_coords
 from geoseg.raster.reader import SceneOptions
 
+Pairs = tuple[tuple[int, int], ...]
 _dask: Any = dask.array  # its functions carry no types
 
 
@@ -101,20 +106,24 @@ def detect_change(
         InputError: the dates do not overlap, their legends differ, or they do not fit the model.
     """
     options = options or ChangeOptions()
+    pairs: Pairs | None = None
     if model is None:
         legend = _legend_of(before, after)
         maps = _on_one_grid([_as_map(before), _as_map(after)], extent, resolution, classes=True)
         parts, grid = [_indices(one, legend) for one in maps], maps[0]
     else:
-        legend = model.card.legend
         placed = _on_one_grid([normalized(scene, SceneOptions()) for scene in (before, after)], extent, resolution)
-        parts = [segment(scene, model, run=run, probabilities=True).probabilities.data for scene in placed]
+        pair = PairClasses.of(model.card)
+        legend, pairs = (model.card.legend, None) if pair is None else (pair.legend, pair.pairs)
+        seen = placed if pair is None else [_stacked(placed, pair.bands)]
+        parts = [segment(scene, model, run=run, probabilities=True).probabilities.data for scene in seen]
+        parts *= 2 // len(parts)
         parts, grid = [part.rechunk((-1, *part.chunks[1:])) for part in parts], placed[0]
     own = _georef(grid)
     side = None if own.crs is None else ground_sample_distance(own.shape, own.transform, own.crs)
     pixel_m2 = None if side is None else side**2
     limits = options.least_px(pixel_m2), options.width_px(pixel_m2)
-    found = _compared(parts, legend, options, limits)
+    found = _compared(parts, pairs, legend, options, limits)
     told = transition_legend(legend)
     names = ("transition", "from_class", "to_class", "probability")
     change = xr.Dataset({n: (("y", "x"), found[k]) for k, n in enumerate(names)}, spatial_coords(geobox_of(grid)))
@@ -161,13 +170,15 @@ def _history(values: NDArray[np.uint8], legend: Legend) -> NDArray[np.uint8]:
     return np.stack([found.changes, found.first, found.last, ids[found.most]])
 
 
-def _compared(parts: Sequence[Any], legend: Legend, options: ChangeOptions, limits: tuple[int, int]) -> Any:
+def _compared(
+    parts: Sequence[Any], pairs: Pairs | None, legend: Legend, options: ChangeOptions, limits: tuple[int, int]
+) -> Any:
     """(4, y, x) float32: codes, class ids of both dates, probability of change."""
     before, after = parts[0], parts[1].rechunk(parts[0].chunks)
     posterior = before.ndim == 3
     chunks = ((3,), *before.chunks[-2:])
     axis = {} if posterior else {"new_axis": 0}
-    found = _dask.map_blocks(_transitions, before, after, options, dtype=np.float32, chunks=chunks, **axis)
+    found = _dask.map_blocks(_transitions, before, after, pairs, options, dtype=np.float32, chunks=chunks, **axis)
     if max(limits) > 1:
         changed = found[0] != found[1]
         reach = reach_px(least_px=limits[0], width_px=limits[1])
@@ -177,9 +188,13 @@ def _compared(parts: Sequence[Any], legend: Legend, options: ChangeOptions, limi
     return _dask.map_blocks(_coded, found, legend, dtype=np.float32, chunks=((4,), *before.chunks[-2:]))
 
 
-def _transitions(before: NDArray[Any], after: NDArray[Any], options: ChangeOptions) -> NDArray[np.float32]:
+def _transitions(
+    before: NDArray[Any], after: NDArray[Any], pairs: Pairs | None, options: ChangeOptions
+) -> NDArray[np.float32]:
     """(3, height, width): index of the class before and after, probability of change."""
-    if before.ndim == 3:
+    if pairs is not None:
+        found = compare_joint(before, pairs, threshold=options.threshold)
+    elif before.ndim == 3:
         found = compare_posteriors(before, after, prior=options.prior, threshold=options.threshold)
     else:
         found = compare_classes(before, after)
@@ -192,6 +207,22 @@ def _coded(found: NDArray[np.float32], legend: Legend) -> NDArray[np.float32]:
     return np.stack([Transitions(before, after, found[2]).codes(), ids[before], ids[after], found[2]]).astype(
         np.float32
     )
+
+
+def _stacked(dates: Sequence[xr.DataArray], bands: Sequence[str]) -> xr.DataArray:
+    """The bands of both dates as those of one scene, which is measured where both are.
+
+    Raises:
+        InputError: a date lacks a band.
+    """
+    for date in dates:
+        if missing := [name for name in bands if name not in date.band.values]:
+            has = ", ".join(map(str, date.band.values))
+            raise InputError(f"The model needs band {', '.join(missing)} of both dates; one has {has}.")
+    plain = [date.sel(band=list(bands)).drop_vars("valid", errors="ignore") for date in dates]
+    both = xr.concat(plain, "band", join="override", combine_attrs="override").assign_coords(band=both_dates(bands))
+    masks = [date.valid.data for date in dates if "valid" in date.coords]
+    return both.assign_coords(valid=(("y", "x"), reduce(and_, masks))) if masks else both
 
 
 def _indices(class_map: xr.DataArray, legend: Legend) -> Any:

@@ -6,7 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from geoseg.change.detect import ChangeJob
-from geoseg.change.transitions import BETWEEN, UNCHANGED, transition_legend
+from geoseg.change.transitions import UNCHANGED, transition_legend
+from geoseg.models.pairs import BETWEEN
 from geoseg.vector import VectorOptions, read_polygons
 from geoseg.vector.export import write_polygons
 

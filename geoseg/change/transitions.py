@@ -7,6 +7,7 @@ borders, need much evidence to count as changed, so that maps do not flicker the
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,11 +16,11 @@ from scipy import ndimage
 
 from geoseg.errors import InputError
 from geoseg.legend import NODATA, Legend, LegendClass
+from geoseg.models.pairs import BETWEEN
 
 UNCHANGED = 0
 MOST_CLASSES = 15  # whose pairs fit into a byte
 GRAY = "#dedede"
-BETWEEN = " to "
 
 
 class Transitions(NamedTuple):
@@ -124,6 +125,26 @@ def compare_posteriors(
         np.where(known, np.where(moved, other, kept), -1).astype(np.int16),
         probability,
     )
+
+
+def compare_joint(joint: NDArray[np.float32], pairs: Sequence[tuple[int, int]], *, threshold: float) -> Transitions:
+    """The most probable change where change is more probable than `threshold`, else the most probable class that stays.
+
+    Args:
+        joint: (pair, height, width) probabilities of what a pixel was and is, NaN where unknown.
+        pairs: of each channel, indices of the classes before and after.
+        threshold: of the probability of change.
+    """
+    known = np.isfinite(joint).all(0)
+    p = np.where(known, joint, np.float32(1))
+    ones, others = np.array(pairs, np.int16).T
+    changes, stays = np.flatnonzero(ones != others), np.flatnonzero(ones == others)
+    probability = (p[changes].sum(0) / np.maximum(p.sum(0), np.float32(1e-6))).astype(np.float32)
+    moved = (probability > threshold) & known
+    best = np.where(moved, changes[p[changes].argmax(0)], stays[p[stays].argmax(0)])
+    probability[~known] = np.nan
+    before, after = (np.where(known, side[best], -1).astype(np.int16) for side in (ones, others))
+    return Transitions(before, after, probability)
 
 
 def _best_pair(p: NDArray[np.float32], q: NDArray[np.float32]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:

@@ -22,6 +22,7 @@ ARCHITECTURES = {
     "fpn": ("fpn", "FPN"),
     "upernet": ("upernet", "UPerNet"),
     "segformer": ("segformer", "SegFormer"),
+    "siamese-unet": ("siamese", "SiameseUNet"),
     "spectral-index": ("spectral", "SpectralIndex"),
 }
 

@@ -16,6 +16,7 @@ from geoseg.errors import InputError
 from geoseg.legend import Legend
 from geoseg.models import load_model
 from geoseg.models.find import CARD_KEY
+from geoseg.models.pairs import date_bands
 
 log = logging.getLogger(__name__)
 PICKLES = {".pt", ".pth", ".ckpt", ".bin", ".pkl", ".pickle", ".tar"}
@@ -98,6 +99,7 @@ def start_from(network: nn.Module, weights: str, *, bands: tuple[str, ...], lege
     wanted = {name: tensor for name, tensor in network.state_dict().items() if tensor.is_floating_point()}
     home = max(HOMES, key=lambda start: sum(start + name in wanted for name in given))
     given = {home + name: tensor for name, tensor in given.items()}
+    bands = date_bands(bands) or bands  # the first layer sees one date
     first = next((name for name, tensor in wanted.items() if tensor.ndim == 4), "")
     last = list(wanted)[-1].rpartition(".")[0] if wanted else ""
     taken: dict[str, Tensor] = {}
