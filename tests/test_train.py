@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import resource
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -169,6 +170,18 @@ def test_a_loss_that_is_no_number_stops_and_keeps_good_weights(data: Path, tmp_p
         geoseg.train(stated(data, run__learning_rate=1e30), tmp_path / "out")
     kept = load_file(tmp_path / "out" / "last-good.safetensors")
     assert all(tensor.isfinite().all() for tensor in kept.values())
+
+
+def test_too_little_memory_is_told(data: Path, tmp_path: Path) -> None:
+    config = stated(data, run__batch=16, run__chip=256, run__steps=1)
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (used + 400 * 2**20, hard))
+    try:
+        with pytest.raises(GeosegError, match=r"too little memory for 16 chips of 256 px in a step; lower run\.batch"):
+            geoseg.train(config, tmp_path / "out")
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
 
 
 def test_early_stop(data: Path, tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from safetensors.torch import load_file, save
 from torch import nn
 from torch.utils.data import DataLoader
 
-from geoseg.errors import InputError
+from geoseg.errors import GeosegError, InputError
 from geoseg.inference.predictor import Backend
 from geoseg.models import CardBand, Model, ModelCard, TrainingData, build_network
 from geoseg.raster.disk import disk_errors, publish_bytes
@@ -343,6 +343,17 @@ class Training:
             state = {name: tensor.contiguous() for name, tensor in task.average.module.cpu().state_dict().items()}
             publish_bytes(watch.out / GOOD, save(state))
             raise NotFinite(f"{error} The weights before that are kept in {watch.out / GOOD}.") from error
+        except (MemoryError, RuntimeError) as error:
+            if not _is_out_of_memory(error):
+                raise
+            kept = watch.out / BEST
+            more = (
+                f" With start.weights: {kept} another training goes on from the best so far." if kept.exists() else ""
+            )
+            raise GeosegError(
+                f"There is too little memory for {run.batch} chips of {run.chip} px in a step; lower run.batch or "
+                f"run.chip, or take a smaller network.{more}"
+            ) from error
 
 
 def _data(config: TrainConfig) -> tuple[TrainingData, ...]:
@@ -356,6 +367,11 @@ def _bound(config: TrainConfig) -> TrainConfig:
     return config.model_copy(
         update={"run": config.run.model_copy(update={name: getattr(default, name) for name in FREE})}
     )
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    """Torch says it on the CPU in words only."""
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "allocate memory" in str(error)
 
 
 def _stride(network: nn.Module) -> int:
