@@ -201,6 +201,7 @@ def vectorize_file(
     simplify_m: float = 0.0,
     smooth: Sequence[str] = (),
     regularize: Sequence[str] = (),
+    split: Sequence[str] = (),
     single_layer: bool = False,
     overwrite: bool = False,
     progress: Progress | None = None,
@@ -218,6 +219,8 @@ def vectorize_file(
         smooth: names of classes and groups whose borders lose their staircases.
         regularize: names of classes and groups that get straight walls and right angles; the summary counts those that
             would have fitted poorly, and are simplified only.
+        split: names of classes and groups of which touching objects, told by a neck in shape or confidence, are
+            polygons of their own.
         single_layer: one layer for all classes, where the format has layers.
         overwrite: replace an output that exists.
         progress: called with step, pixels done and pixels in all.
@@ -240,6 +243,7 @@ def vectorize_file(
         simplify_m=simplify_m,
         smooth=tuple(smooth),
         regularize=tuple(regularize),
+        split=tuple(split),
     )
     return vectorize_raster(Path(landcover), Path(output), options, partial(progress or _silent, "vectorize"))
 

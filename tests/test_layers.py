@@ -39,7 +39,7 @@ HOMES = {
     "matplotlib": {"view"},
     "lightning": {"training"},
     "numba": {"vector"},
-    "skimage": {"change"},
+    "skimage": {"vector", "change"},
     "typer": {"cli"},
 }
 MODULES = sorted(ROOT.rglob("*.py"))

@@ -27,6 +27,9 @@ def vectorize(
     regularize: Annotated[
         str | None, typer.Option(help="Classes that get straight walls and right angles, as in building.")
     ] = None,
+    split: Annotated[
+        str | None, typer.Option(help="Classes whose touching objects become polygons of their own, as in building.")
+    ] = None,
     single_layer: Annotated[bool, typer.Option("--single-layer", help="One layer for all classes.")] = False,
     overwrite: options.Overwrite = False,
 ) -> None:
@@ -44,6 +47,7 @@ def vectorize(
             simplify_m=simplify,
             smooth=options.listed(smooth) or (),
             regularize=options.listed(regularize) or (),
+            split=options.listed(split) or (),
             single_layer=single_layer,
             overwrite=overwrite,
             progress=progress,

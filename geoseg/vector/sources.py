@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, Self
 
@@ -80,6 +80,13 @@ class ArraySource:
         units_of_one(flat_confidence.dtype)
         _check_same_grid(ground, _ground_of_array(flat_confidence))
         return cls(flat, flat_confidence, ground)
+
+    def computed(self) -> ArraySource:
+        """The same in memory."""
+        layers = [layer for layer in (self.class_map, self.confidence) if layer is not None]
+        values, *more = _compute(*(layer.data for layer in layers))
+        confidence = None if self.confidence is None else self.confidence.copy(data=np.asarray(more[0]))
+        return replace(self, class_map=self.class_map.copy(data=np.asarray(values)), confidence=confidence)
 
     @property
     def nodata(self) -> float | None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import geopandas as gpd
@@ -22,6 +23,7 @@ from geoseg.vector.export import check_crs_fits, check_vector_output, write_poly
 from geoseg.vector.join import join
 from geoseg.vector.shape import Shaping, check_tolerance, shape
 from geoseg.vector.sources import ArraySource, FileSource, Source
+from geoseg.vector.split import Splits, find_splits
 from geoseg.vector.table import PolygonTable, check_min_area, polygon_table
 from geoseg.vector.trace import BACKGROUND
 
@@ -47,6 +49,7 @@ class VectorOptions:
         simplify_m: tolerance of simplifying, in metres; neighbours keep their shared border.
         smooth: names of classes and groups whose borders lose their staircases.
         regularize: names of classes and groups that get straight walls and right angles, as buildings have.
+        split: names of classes and groups of which touching objects are polygons of their own.
 
     All shaping follows joining, filling and leaving out, so that it does not depend on blocks either.
     """
@@ -62,6 +65,7 @@ class VectorOptions:
     simplify_m: float = 0.0
     smooth: tuple[str, ...] = ()
     regularize: tuple[str, ...] = ()
+    split: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +100,7 @@ def vectorize(
     simplify_m: float = 0.0,
     smooth: Iterable[str] = (),
     regularize: Iterable[str] = (),
+    split: Iterable[str] = (),
     block: int = BLOCK,
 ) -> gpd.GeoDataFrame:
     """Polygons of a class map: 4-connected areas of one class, or of one group of classes.
@@ -113,6 +118,8 @@ def vectorize(
         smooth: names of classes and groups whose borders lose their staircases.
         regularize: names of classes and groups that get straight walls and right angles, as buildings have; those that
             fit poorly are simplified only.
+        split: names of classes and groups of which touching objects, told by a neck in shape or confidence, are
+            polygons of their own; see `geoseg.vector.split`. A lazy array is then computed whole.
         block: rows and columns computed at once; whole chunks of a lazy array.
 
     Returns:
@@ -129,8 +136,10 @@ def vectorize(
         simplify_m=simplify_m,
         smooth=tuple(smooth),
         regularize=tuple(regularize),
+        split=tuple(split),
     )
-    return _polygons(ArraySource.of(class_map, confidence), options).polygons
+    source = ArraySource.of(class_map, confidence)
+    return _polygons(source.computed() if options.split else source, options).polygons
 
 
 def vectorize_raster(
@@ -187,13 +196,20 @@ def _polygons(source: Source, options: VectorOptions, progress: Progress | None 
             codes[~pixels.valid] = BACKGROUND
         return BlockPixels(codes, pixels.confidence)
 
-    coverage = join(trace_blocks(read, source.blocks(options.block), progress))
+    coverage, splits = join(trace_blocks(read, source.blocks(options.block), progress)), None
+    if options.split:
+        codes = coding.codes_of(options.split, options.legend)
+        splits = find_splits(coverage, codes, ground.shape[1], read, confidence_one=source.confidence_one)
+        if splits.found:
+            coverage = join(trace_blocks(partial(_apart, read, splits), source.blocks(options.block)))
     if coding.unknown:
         values = ", ".join(str(value) for value in sorted(coding.unknown)[:10])
         _log.warning("Values that the legend does not name get no polygons: %s.", values)
     if options.fill_holes_m2:
         coverage = fill_holes(coverage, ground, options.fill_holes_m2)
         coverage = drop(coverage, coverage.components.code == REST)
+    if splits is not None:
+        coverage = splits.classes(coverage)
     if not shaping.is_nothing:
         coverage = drop(coverage, component_areas(coverage, ground) < options.min_area_m2)
     shaped = None if shaping.is_nothing else shape(coverage, ground, shaping)
@@ -206,6 +222,11 @@ def _polygons(source: Source, options: VectorOptions, progress: Progress | None 
         lines=None if shaped is None else shaped.lines,
     )
     return table if shaped is None else table._replace(regularized=shaped.regularized, fallbacks=shaped.fallbacks)
+
+
+def _apart(read: Callable[[Window], BlockPixels], splits: Splits, window: Window) -> BlockPixels:
+    pixels = read(window)
+    return pixels._replace(codes=splits.apart(window, pixels.codes))
 
 
 def _legend_of(class_map: xr.DataArray) -> Legend | None:
