@@ -17,6 +17,8 @@ import torch
 import typer
 from builders import small_card, tiny_model
 from numpy.typing import NDArray
+from pystac.validation.local_validator import LocalValidator
+from stac_model.schema import MLModelProperties
 from test_architectures import LEAST, least
 from typer.testing import CliRunner
 
@@ -241,11 +243,9 @@ def test_every_bundle_that_ships_has_a_stac_item(name: str) -> None:
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of jsonschema, which pystac uses
 @pytest.mark.parametrize("name", [*list_models()])
 def test_the_schema_of_stac_and_the_models_of_mlm_take_it(name: str) -> None:
-    stac = pytest.importorskip("pystac.validation.local_validator")
-    mlm = pytest.importorskip("stac_model.schema")  # by the authors of the extension
     item = stac_item(load_card(list_models()[name]))
-    assert [error.message for error in stac.LocalValidator().item_validator().iter_errors(item)] == []
-    told = mlm.MLModelProperties.model_validate(item["properties"])
+    assert [error.message for error in LocalValidator().item_validator().iter_errors(item)] == []
+    told = MLModelProperties.model_validate(item["properties"])  # by the authors of the extension
     assert [each.name for each in told.input + told.output] == ["chips", "logits"]
 
 

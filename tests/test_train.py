@@ -12,6 +12,7 @@ from typing import Any
 import geopandas as gpd
 import numpy as np
 import pytest
+import rasterio
 import torch
 import yaml
 from builders import HALF_METRE, read_band, write_rgb
@@ -154,10 +155,12 @@ def test_it_goes_on_from_a_bundle_with_other_bands_and_classes(data: Path, tmp_p
             bands=["blue", "green"],
             classes=classes,
             scenes=[{"scene": str(data / "scene.tif"), "labels": str(labels)}],
+            network=None,
             start={"weights": str(first.folder), "freeze": ["encoder"], "decay": 0.5},
         ),
         tmp_path / "second",
     )
+    assert second.model.card.architecture == first.model.card.architecture
     old, new = (dict(load_model(trained.folder).network.named_parameters()) for trained in (first, second))
     name = next(name for name in new if name.startswith("encoder") and new[name].ndim == 4)
     torch.testing.assert_close(new[name][:, 0], old[name][:, 2] * 3 / 2, atol=2e-3, rtol=2e-3)  # half precision on disk
@@ -170,6 +173,18 @@ def test_a_loss_that_is_no_number_stops_and_keeps_good_weights(data: Path, tmp_p
         geoseg.train(stated(data, run__learning_rate=1e30), tmp_path / "out")
     kept = load_file(tmp_path / "out" / "last-good.safetensors")
     assert all(tensor.isfinite().all() for tensor in kept.values())
+
+
+def test_a_sample_that_is_far_out_of_range_is_named(data: Path, tmp_path: Path) -> None:
+    with rasterio.open(data / "scene.tif") as scene:
+        values, profile = scene.read().astype(np.float32), scene.profile | {"dtype": "float32", "nodata": None}
+    values[:, 300:308, 100:108] = 3e38
+    with rasterio.open(tmp_path / "far.tif", "w", **profile) as out:
+        out.write(values)
+    bands = {name: str(i) for i, name in enumerate(("red", "green", "blue"), 1)}
+    source = {"scene": str(tmp_path / "far.tif"), "labels": str(data / "labels.gpkg"), "scale": 1.0, "bands": bands}
+    with pytest.raises(GeosegError, match=r"A pixel of .* at sample \d+ \(rows .*far\.tif\).*State nodata"):
+        geoseg.train(stated(data, scenes=[source], run__steps=40), tmp_path / "out")
 
 
 def test_too_little_memory_is_told(data: Path, tmp_path: Path) -> None:

@@ -264,7 +264,7 @@ class TrainConfig(_Strict):
         scenes: with their labels.
         unlabelled: scenes without labels, if any.
         split: what is held out.
-        network: architecture and its arguments.
+        network: architecture and its arguments; None for that of the bundle in `start`, else a U-Net.
         start: where weights come from.
         loss: weighted sum of losses.
         augment: how strongly samples are changed.
@@ -282,7 +282,7 @@ class TrainConfig(_Strict):
     scenes: Annotated[tuple[LabelledSource, ...], Field(min_length=1)]
     unlabelled: UnlabelledConfig | None = None
     split: SplitConfig = SplitConfig()
-    network: Architecture = Architecture(name="unet")
+    network: Architecture | None = None
     start: StartConfig = StartConfig()
     loss: LossConfig = LossConfig()
     augment: AugmentConfig = AugmentConfig()
@@ -326,6 +326,10 @@ class TrainConfig(_Strict):
             unlabelled = tuple(source.with_paths(change) for source in self.unlabelled.scenes)
             changes["unlabelled"] = self.unlabelled.model_copy(update={"scenes": unlabelled})
         return self.model_copy(update=changes)
+
+    def with_network(self, network: Architecture) -> TrainConfig:
+        """With that one where none is stated."""
+        return self if self.network else self.model_copy(update={"network": network})
 
     def with_steps(self, steps: int) -> TrainConfig:
         return self.model_copy(update={"run": self.run.model_copy(update={"steps": steps})})

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from geoseg.errors import InputError
 from geoseg.legend import Legend
-from geoseg.models import load_model
-from geoseg.models.find import CARD_KEY
+from geoseg.models import Architecture, load_model
+from geoseg.models.find import CARD_KEY, find_model, load_card
 from geoseg.models.pairs import date_bands
 
 log = logging.getLogger(__name__)
@@ -75,6 +75,14 @@ class Fitted:
 
     def _is_frozen(self, name: str) -> bool:
         return any(_begins(name, start) for start in self.freeze)
+
+
+def architecture_of(weights: str) -> Architecture | None:
+    """That of a bundle; None where its weights are a state dict alone, which does not say."""
+    try:
+        return load_card(find_model(weights)).architecture
+    except InputError:  # no bundle, or a broken one: `start_from` tells
+        return None
 
 
 def start_from(network: nn.Module, weights: str, *, bands: tuple[str, ...], legend: Legend) -> list[str]:

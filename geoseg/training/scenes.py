@@ -316,6 +316,8 @@ def band_statistics(scenes: Sequence[LabelledScene], cells: Sequence[LabelCells]
             "info, or state nodata if the scene's own is wrong."
         )
     low, high = np.percentile(pixels, TAILS, axis=1)
+    reach = np.maximum(high - low, np.finfo(np.float32).eps)  # of what lies further out, nodata that is not declared
+    pixels = pixels.clip(*((end[:, None]).astype(np.float32) for end in (low - reach, high + reach)))
     mean, std = pixels.mean(1, dtype=np.float64), pixels.std(1, dtype=np.float64)
     return BandStatistics(
         tuple(float(f"{value:.4g}") for value in mean),

@@ -151,7 +151,7 @@ class ConsistencyTask(SegmentationTask):
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         (pixels, labels), (weak, strong, counts) = batch
-        self.begin_step(len(pixels))
+        self.begin_step(pixels)
         answers = self.answers(weak, counts)
         strong, answers, counts = self.mixed(strong, answers, counts)
         logits = self.network(self.normalized(torch.cat([pixels, strong])))

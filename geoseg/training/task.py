@@ -14,6 +14,8 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from geoseg.errors import GeosegError
 from geoseg.training.finetune import Fitted
 
+FAR = 1e6  # standard deviations from the mean where no measurement lies
+
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
@@ -40,7 +42,7 @@ class Schedule:
 
 
 class NotFinite(GeosegError):
-    """The loss or its gradient is no number; the weights are still those of the step before."""
+    """The loss or its gradient is no number, or would soon be; the weights are still those of the step before."""
 
 
 class SegmentationTask(LightningModule):
@@ -98,15 +100,28 @@ class SegmentationTask(LightningModule):
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         pixels, labels = batch
-        self.begin_step(len(pixels))
+        self.begin_step(pixels)
         total = self.checked(self.network(self.normalized(pixels)), labels)
         self.log("loss", total, prog_bar=True)
         return total
 
-    def begin_step(self, batch: int) -> None:
-        """Before anything is drawn for a step of so many labelled samples."""
+    def begin_step(self, pixels: Tensor) -> None:
+        """Before anything is drawn for a step of these labelled samples.
+
+        Raises:
+            NotFinite: one of them is far out of range, which normalizations hide and spread over the batch.
+        """
         torch.manual_seed(self.seed + self.global_step)  # so that a resumed run draws the same
-        self._batch = batch
+        self._batch = len(pixels)
+        largest = self.normalized(pixels).abs().amax((1, 2, 3))
+        if float(largest.max()) > FAR:
+            worst = int(largest.argmax())
+            value = float(pixels[worst].nan_to_num().abs().max())
+            raise NotFinite(
+                f"A pixel of {value:g} is {float(largest.max()):.0e} standard deviations from the mean at "
+                f"{self.told(self.global_step * self._batch + worst)}: nodata that the scene does not declare? State "
+                "nodata or valid_mask beside the scene."
+            )
 
     def checked(self, logits: Tensor, labels: Tensor) -> Tensor:
         """The loss of a step.

@@ -26,12 +26,12 @@ from torch.utils.data import DataLoader
 
 from geoseg.errors import GeosegError, InputError
 from geoseg.inference.predictor import Backend
-from geoseg.models import CardBand, Model, ModelCard, TrainingData, build_network
+from geoseg.models import Architecture, CardBand, Model, ModelCard, TrainingData, build_network
 from geoseg.raster.disk import disk_errors, publish_bytes
 from geoseg.raster.labels import LabelCodes
 from geoseg.training.augment import Augmentation
 from geoseg.training.config import TrainConfig, load_config
-from geoseg.training.finetune import Fitted, start_from
+from geoseg.training.finetune import Fitted, architecture_of, start_from
 from geoseg.training.losses import FocalLoss, LovaszSoftmax, PartialCrossEntropy, SoftDice
 from geoseg.training.publish import HALO_CHIPS, publish
 from geoseg.training.samples import Samples, Source
@@ -45,6 +45,7 @@ CONFIG, GOOD = "config.yaml", "last-good.safetensors"
 MOST_PLACES = 8  # held-out scenes that have scores of their own
 MOST_POOLED = 8  # pixels along a side of those that are seen as one
 GSD_MARGIN = 1.1  # how far beyond the resolutions of training the card lets scenes be
+DEFAULT_NETWORK = Architecture(name="unet")
 FREE = ("steps", "patience", "loaders", "device", "log")  # of `run`: may change when a training goes on
 
 
@@ -72,7 +73,7 @@ class Training:
     """A training, settled before it starts: scenes are open, labels read and split, nothing is fitted yet.
 
     Attributes:
-        config: as given.
+        config: as given, with the network settled.
         codes: what labels stand for.
         train: what is trained on.
         validate: what is held out.
@@ -94,6 +95,8 @@ class Training:
         Raises:
             InputError: scenes, labels, split or network cannot be used; the message says which and what to do.
         """
+        start = config.start.weights
+        config = config.with_network((architecture_of(start) if start else None) or DEFAULT_NETWORK)
         scenes = [open_scene_of(source, config.bands, config.legend) for source in config.scenes]
         more = [] if config.unlabelled is None else config.unlabelled.scenes
         others = [open_unlabelled(source, config.bands, config.legend) for source in more]
@@ -122,6 +125,10 @@ class Training:
         self.fitted.groups(network, run.learning_rate)
 
     @property
+    def architecture(self) -> Architecture:
+        return self.config.network or DEFAULT_NETWORK
+
+    @property
     def fitted(self) -> Fitted:
         return Fitted(self.config.start.freeze, self.config.start.decay, self.config.run.weight_decay)
 
@@ -134,16 +141,13 @@ class Training:
 
     def network(self) -> nn.Module:
         """With the weights that the training starts from."""
-        config = self.config
+        config, kind = self.config, self.architecture
         torch.manual_seed(config.run.seed)
         network = build_network(
-            config.network.name,
-            bands=len(config.bands),
-            classes=len(config.legend.classes),
-            args=dict(config.network.args),
+            kind.name, bands=len(config.bands), classes=len(config.legend.classes), args=dict(kind.args)
         )
         if not any(True for _ in network.parameters()):
-            raise InputError(f"Architecture {config.network.name!r} has no weights to train; name another.")
+            raise InputError(f"Architecture {kind.name!r} has no weights to train; name another.")
         if config.start.weights is not None:
             start_from(network, config.start.weights, bands=config.bands, legend=config.legend)
         return network.train().to(memory_format=torch.channels_last)  # oneDNN is faster so
@@ -239,9 +243,9 @@ class Training:
         return ModelCard(
             name=config.name,
             version=config.version,
-            description=config.description or f"{config.network.name} trained for {steps:,} steps{start}.",
+            description=config.description or f"{self.architecture.name} trained for {steps:,} steps{start}.",
             license=config.license,
-            architecture=config.network,
+            architecture=self.architecture,
             scales={scene.reader.dtype: scene.scale for scene in self.train.scenes},
             bands=tuple(CardBand(name=name, mean=mean, std=std) for name, mean, std in bands),
             legend=legend,
