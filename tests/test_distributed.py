@@ -310,6 +310,7 @@ def test_what_is_no_scheduler_is_refused_in_time(greeting: bytes, told: str, mon
         (str(TESTS / "conftest.py"), r"conftest\.py is no scheduler file"),
         (str(TESTS), "is no scheduler file"),
     ],
+    ids=["nobody", "without certificates", "no protocol", "no port", "no file", "another file", "a folder"],
 )
 def test_a_scheduler_that_cannot_be_used_is_named_with_the_remedy(
     scheduler: str, told: str, monkeypatch: pytest.MonkeyPatch

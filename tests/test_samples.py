@@ -69,6 +69,13 @@ def test_balance_draws_rare_classes() -> None:
     assert hits[0] < 6 < 10 < hits[1]
 
 
+def test_a_heavier_scene_is_drawn_more_often() -> None:
+    one, other = scene(), scene(seed=1)
+    found = samples(sources=[Source([one, other], 1.0, (0.5, 0.5), weights=[3.0, 1.0])], count=400)
+    share = sum(found.draw(index)[0].scene is one for index in range(400)) / 400
+    assert 0.68 < share < 0.82
+
+
 def test_labels_of_another_size_are_refused() -> None:
     with pytest.raises(InputError, match=r"\(4, 5\) and labels \(4, 6\)"):
         ArrayScene(np.zeros((3, 4, 5), np.uint8), np.zeros((4, 6), np.uint8), 0.5)

@@ -15,7 +15,8 @@ import pytest
 import rasterio
 import torch
 import yaml
-from builders import HALF_METRE, read_band, write_rgb
+from affine import Affine
+from builders import HALF_METRE, read_band, write, write_rgb
 from lightning import Trainer
 from PIL import Image
 from safetensors.torch import load_file
@@ -197,6 +198,21 @@ def test_too_little_memory_is_told(data: Path, tmp_path: Path) -> None:
             geoseg.train(config, tmp_path / "out")
     finally:
         resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
+
+
+def test_scenes_of_one_place_have_scores_together(tmp_path: Path) -> None:
+    sources = []
+    for number, role in enumerate(("train", "validate", "validate")):
+        place = {"transform": Affine.translation(number * 9000, 0) @ HALF_METRE}
+        scene = halves(tmp_path / f"{number}.tif", **place)
+        bright = np.broadcast_to(np.arange(SIDE) // 40 % 2 == 0, (1, SIDE, SIDE))
+        labels = write(
+            tmp_path / f"{number}-labels.tif", np.where(bright, 1, 2).astype(np.uint8), crs="EPSG:32631", **place
+        )
+        known = {"map": {"1": "bright", "2": "dark"}, "place": None if role == "train" else "Oldtown"}
+        sources.append({"scene": str(scene), "labels": str(labels), "role": role, **known})
+    found = geoseg.train(stated(tmp_path, scenes=sources, split={"by": "scenes"}, run__steps=2), tmp_path / "out")
+    assert set(found.model.card.scores) == {"Oldtown"}
 
 
 def test_early_stop(data: Path, tmp_path: Path) -> None:

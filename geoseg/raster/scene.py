@@ -40,7 +40,7 @@ def open_reader(source: Source | Sequence[Source], options: SceneOptions = _AS_T
     grid = finest(inventory.files)
     files = tuple(place(one, grid) for one in inventory.files)
     layers = layers_of(inventory, options.nodata)
-    if grid.crs is None:
+    if grid.crs is None and options.gsd_m is None:
         _say_no_crs(grid.path)
     return SceneReader(
         files=files,

@@ -84,6 +84,8 @@ class LabelledSource(SceneSource):
         elsewhere: class of what no polygon covers.
         ignore_regions: vector file; labels within its polygons do not count.
         role: the side of a split by scenes.
+        weight: how much more often than others its labelled pixels are drawn.
+        place: scenes of one place get scores together; by default each is a place.
     """
 
     labels: Text | None = None
@@ -93,6 +95,8 @@ class LabelledSource(SceneSource):
     elsewhere: Text | None = None
     ignore_regions: Text | None = None
     role: Literal["train", "validate"] = "train"
+    weight: Positive = 1.0
+    place: Text | None = None
 
     @property
     def label_options(self) -> LabelOptions:

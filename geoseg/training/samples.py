@@ -30,16 +30,18 @@ class Source:
     """Scenes that are drawn from alike.
 
     Attributes:
-        scenes: the scenes; a place is drawn in proportion to the labelled area.
+        scenes: the scenes; a place is drawn in proportion to the labelled area, times its scene's weight.
         weight: share of the samples that come from here, before normalizing over sources.
         gsd_range_m: samples are resampled to a log-uniform draw from this range.
         cells: of each scene, where it is labelled; looked for where None.
+        weights: of each scene; None for all alike.
     """
 
     scenes: Sequence[LabelledScene]
     weight: float
     gsd_range_m: tuple[float, float]
     cells: Sequence[LabelCells] | None = None
+    weights: Sequence[float] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +120,7 @@ class Samples(Dataset[tuple[Tensor, Tensor]]):
         known = self._places[which]
         code = sorted(code for code in known if code is not None)[rng.integers(len(known) - 1)]
         cells = known[code if rng.random() < self.balance else None]
-        sizes = np.array([len(own) for own in cells], dtype=float)
+        sizes = np.array([len(own) for own in cells], dtype=float) * (self.sources[which].weights or 1.0)
         chosen = int(rng.choice(len(cells), p=sizes / sizes.sum()))
         row, col = rng.choice(cells[chosen]) * CELL + rng.integers(0, CELL, 2)
         return self.sources[which].scenes[chosen], (int(row), int(col))

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -114,6 +115,8 @@ class ReaderScene:
         only: labels count within all of these.
         never: labels within these do not count.
         unseen: pixels in it count as not measured.
+        weight: how much more often than others its labelled pixels are drawn.
+        place: that it belongs to.
     """
 
     name: str
@@ -124,6 +127,8 @@ class ReaderScene:
     only: tuple[Region, ...] = ()
     never: tuple[Region, ...] = ()
     unseen: Region | None = None
+    weight: float = 1.0
+    place: str = ""
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -191,7 +196,9 @@ def open_scene_of(source: LabelledSource, bands: Sequence[str], legend: Legend) 
     told, truth = source.label_options, _truth_of(source)
     labels = open_labels(truth, legend, shape=shape, transform=transform, crs=crs, options=told)
     only, never = (regions_of(path, reader) for path in (source.aoi, source.ignore_regions))
-    return ReaderScene(name, reader, labels, scale_of(reader), reader.offset or 0.0, only, never)
+    place = source.place or Path(name).stem
+    scale, offset = scale_of(reader), reader.offset or 0.0
+    return ReaderScene(name, reader, labels, scale, offset, only, never, weight=source.weight, place=place)
 
 
 def _truth_of(source: LabelledSource) -> str | os.PathLike[str]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -35,14 +35,14 @@ from geoseg.training.finetune import Fitted, architecture_of, start_from
 from geoseg.training.losses import FocalLoss, LovaszSoftmax, PartialCrossEntropy, SoftDice
 from geoseg.training.publish import HALO_CHIPS, publish
 from geoseg.training.samples import Samples, Source
-from geoseg.training.scenes import BandStatistics, band_statistics, check_same_unit, open_scene_of
+from geoseg.training.scenes import BandStatistics, ReaderScene, band_statistics, check_same_unit, open_scene_of
 from geoseg.training.semisupervised import ConsistencyTask, Paired, TwoViews, open_unlabelled, places_of
 from geoseg.training.sides import Side, check_classes, codes_of, judged, split_scenes
 from geoseg.training.task import NotFinite, Schedule, SegmentationTask
 from geoseg.training.watch import BEST, LAST, History, Progress, Watch
 
 CONFIG, GOOD = "config.yaml", "last-good.safetensors"
-MOST_PLACES = 8  # held-out scenes that have scores of their own
+MOST_PLACES = 8  # held-out places that have scores of their own
 MOST_POOLED = 8  # pixels along a side of those that are seen as one
 GSD_MARGIN = 1.1  # how far beyond the resolutions of training the card lets scenes be
 DEFAULT_NETWORK = Architecture(name="unet")
@@ -166,7 +166,7 @@ class Training:
 
     def _samples(self, side: Side, seed: int, balance: float, first: int) -> Samples:
         run = self.config.run
-        source = Source(side.scenes, 1.0, self.gsd_range_m, side.cells)
+        source = Source(side.scenes, 1.0, self.gsd_range_m, side.cells, [scene.weight for scene in side.scenes])
         count = run.steps * run.batch
         return Samples([source], run.chip, count, seed, self._augmentation, balance=balance, first=first)
 
@@ -222,8 +222,7 @@ class Training:
         model = Model(task.average.module.cpu().eval(), self.card(watch.history.best_step))
         folder = out / self.config.name
         names, coarse = judged(self.codes, self.validate.pixels)
-        held = self.validate.scenes
-        places = {Path(scene.name).stem: [scene] for scene in held} if len(held) <= MOST_PLACES else {"held out": held}
+        places = _places(self.validate.scenes)
         halo_chips = min(HALO_CHIPS, run.validation_chips)
         published = publish(model, folder, places=places, names=names, coarse=coarse, halo_chips=halo_chips)
         publish_bytes(folder / CONFIG, self.config.with_paths(lambda text: Path(text).name).to_yaml().encode())
@@ -358,6 +357,14 @@ class Training:
                 f"There is too little memory for {run.batch} chips of {run.chip} px in a step; lower run.batch or "
                 f"run.chip, or take a smaller network.{more}"
             ) from error
+
+
+def _places(scenes: Sequence[ReaderScene]) -> dict[str, list[ReaderScene]]:
+    """Scenes by place; all together where the places are too many for a card."""
+    names = dict.fromkeys(scene.place for scene in scenes)
+    if len(names) > MOST_PLACES:
+        return {"held out": list(scenes)}
+    return {name: [scene for scene in scenes if scene.place == name] for name in names}
 
 
 def _data(config: TrainConfig) -> tuple[TrainingData, ...]:

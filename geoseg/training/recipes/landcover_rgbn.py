@@ -10,8 +10,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from geoseg.models import Architecture, TrainingData
-from geoseg.synthetic import SyntheticScene, write_scene
+from geoseg.models import Architecture
 from geoseg.training.config import (
     AugmentConfig,
     LabelledSource,
@@ -21,14 +20,10 @@ from geoseg.training.config import (
     StartConfig,
     TrainConfig,
 )
-from geoseg.training.recipes.landcover_rgb import FLAIR, NETWORK, POOL_TO_M
+from geoseg.training.recipes.landcover_rgb import FLAIR, IGN, NETWORK, POOL_TO_M, made_scenes, source_of
 from geoseg.training.train import Training
 
 BANDS = ("red", "green", "blue", "nir")
-HELD_OUT = "zone_B"
-SIDE = 1792  # pixels of a synthetic scene
-DATA = TrainingData(name="FLAIR #1", license="Licence Ouverte 2.0", attribution="IGN, FLAIR #1 / BD ORTHO")
-MADE = TrainingData(name="geoseg.synthetic", license="Apache-2.0", attribution="geoseg")
 LIMITATIONS = (
     "Trained for an hour on two CPU cores, from one region of southern France and synthetic scenes: elsewhere expect "
     "less than the scores. Near infrared must be the camera's own, not one stretched for display."
@@ -72,32 +67,14 @@ def config_of(scenes: list[LabelledSource], start: str, steps: int, version: str
 
 
 def flair_sources(data: Path) -> list[LabelledSource]:
-    """The zones with their labels, as codes of the legend."""
-    names = {str(code): name for name, codes in FLAIR.items() for code in codes}
+    """The zones with near infrared beside the colors."""
+    bands = {name: str(number) for number, name in enumerate(BANDS, 1)}
     return [
-        LabelledSource(
-            scene=[str(rgb), str(rgb.with_name(rgb.name.replace("_rgb", "_nir")))],
-            labels=str(rgb.with_name(rgb.name.replace("_rgb", "_labels"))),
-            map=names,
-            ignore=tuple(str(code) for code in range(256) if str(code) not in names),
-            role="validate" if HELD_OUT in rgb.name else "train",
-            bands={name: str(number) for number, name in enumerate(BANDS, 1)},
-            data=DATA,
+        source_of(rgb, rgb.with_name(rgb.name.replace("_rgb", "_labels")), FLAIR, IGN).model_copy(
+            update={"scene": [str(rgb), str(rgb.with_name(rgb.name.replace("_rgb", "_nir")))], "bands": bands}
         )
         for rgb in sorted(data.glob("zone_*_rgb.tif"))
     ]
-
-
-def made_scenes(folder: Path, count: int) -> list[LabelledSource]:
-    """Synthetic scenes, written once."""
-    folder.mkdir(parents=True, exist_ok=True)
-    sources = []
-    for seed in range(1, count + 1):
-        scene, labels = folder / f"{seed}.tif", folder / f"{seed}_labels.tif"
-        if not labels.exists():
-            write_scene(SyntheticScene((SIDE, SIDE), seed=seed, gsd_m=0.3 + 0.1 * (seed % 3)), scene, labels=labels)
-        sources.append(LabelledSource(scene=str(scene), labels=str(labels), data=MADE))
-    return sources
 
 
 if __name__ == "__main__":
