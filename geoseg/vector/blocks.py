@@ -31,10 +31,12 @@ class BlockPixels(NamedTuple):
     Attributes:
         codes: (height, width) int32, BACKGROUND for no polygon.
         confidence: (height, width) int32 units, -1 where unknown; None where there is none.
+        levels: (height, width) uint8, the same in levels, for percentiles.
     """
 
     codes: NDArray[np.int32]
     confidence: NDArray[np.int32] | None = None
+    levels: NDArray[np.uint8] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,8 +106,9 @@ def trace_blocks(
                 progress(done, total)
             return trace
 
-        for window, codes, confidence in _with_halos(read, blocks):
-            waiting.append(pool.submit(trace_block, codes, window, blocks.shape[1], confidence))
+        for window, codes, pixels in _with_halos(read, blocks):
+            confidence = pixels.confidence, pixels.levels
+            waiting.append(pool.submit(trace_block, codes, window, blocks.shape[1], *confidence))
             if len(waiting) > threads:
                 yield first()
         while waiting:
@@ -114,8 +117,8 @@ def trace_blocks(
 
 def _with_halos(
     read: Callable[[Window], BlockPixels], blocks: Blocks
-) -> Iterator[tuple[Window, NDArray[np.int32], NDArray[np.int32] | None]]:
-    """Window, codes with a halo, and confidence of each block.
+) -> Iterator[tuple[Window, NDArray[np.int32], BlockPixels]]:
+    """Window, codes with a halo, and pixels of each block.
 
     The last row above and the last column to the left are kept, so that no pixel is read twice: where reading means
     computing (a lazy array), a halo read anew would compute its neighbors again.
@@ -137,7 +140,7 @@ def _with_halos(
         below[window.col + 1 : window.col_stop + 1] = codes[window.height, 1 : window.width + 1]
         if last_col:
             above, below = below, above
-        yield window, codes, pixels.confidence
+        yield window, codes, pixels
 
 
 @contextmanager

@@ -14,17 +14,21 @@ from geoseg.errors import InputError
 from geoseg.legend import Selection
 from geoseg.vector.coding import Coding
 from geoseg.vector.join import Coverage, Lines
+from geoseg.vector.levels import percentile
 from geoseg.vector.measure import Ground, measure
 from geoseg.vector.rings import build_polygons
-from geoseg.vector.trace import Components
+from geoseg.vector.runs import Components
+
+LOW_SHARE = 0.1
+"""Of a polygon's pixels: `confidence_p10` is what this share of them does not exceed."""
 
 
 class PolygonTable(NamedTuple):
     """Polygons and the classes they may be of.
 
     Attributes:
-        polygons: columns class_id, class_name, area_m2, perimeter_m (area_px alone without a CRS), confidence where
-            known, geometry; ordered by the first pixel of each, in row-major order.
+        polygons: columns class_id, class_name, area_m2, perimeter_m (area_px alone without a CRS), confidence
+            and confidence_p10 where known, geometry; ordered by the first pixel of each, in row-major order.
         selections: the classes and groups asked for, polygons or none; without a legend, those that were found.
         regularized: polygons that were to be regularized.
         fallbacks: those of them that would have fitted poorly, and were simplified only.
@@ -73,6 +77,8 @@ def polygon_table(
         columns |= {"area_m2": area, "perimeter_m": perimeter}
     if confidence_one is not None:
         columns["confidence"] = _mean_confidence(components, confidence_one)
+    if coverage.levels is not None:
+        columns["confidence_p10"] = percentile(coverage.levels, LOW_SHARE)
     polygons = gpd.GeoDataFrame(columns, geometry=geometry, crs=ground.crs)
     return PolygonTable(polygons[area >= min_area_m2].reset_index(drop=True), selections)
 

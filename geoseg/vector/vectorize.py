@@ -21,6 +21,7 @@ from geoseg.vector.clean import component_areas, drop, fill_holes
 from geoseg.vector.coding import REST, Coding
 from geoseg.vector.export import check_crs_fits, check_vector_output, write_polygons
 from geoseg.vector.join import join
+from geoseg.vector.levels import to_levels
 from geoseg.vector.shape import Shaping, check_tolerance, shape
 from geoseg.vector.sources import ArraySource, FileSource, Source
 from geoseg.vector.split import Splits, find_splits
@@ -180,7 +181,7 @@ def read_polygons(path: str | Path, options: VectorOptions, progress: Progress |
 
 
 def _polygons(source: Source, options: VectorOptions, progress: Progress | None = None) -> PolygonTable:
-    ground = source.ground
+    ground, confidence_one = source.ground, source.confidence_one
     check_min_area(options.min_area_m2, ground)
     check_min_area(options.fill_holes_m2, ground)
     check_tolerance(options.simplify_m, ground)
@@ -194,7 +195,9 @@ def _polygons(source: Source, options: VectorOptions, progress: Progress | None 
         codes = coding.encode(pixels.values)
         if pixels.valid is not None:
             codes[~pixels.valid] = BACKGROUND
-        return BlockPixels(codes, pixels.confidence)
+        if pixels.confidence is None or confidence_one is None:
+            return BlockPixels(codes)
+        return BlockPixels(codes, pixels.confidence, to_levels(pixels.confidence, confidence_one))
 
     coverage, splits = join(trace_blocks(read, source.blocks(options.block), progress)), None
     if options.split:
