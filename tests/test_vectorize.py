@@ -331,7 +331,7 @@ def test_a_file_is_vectorized_to_a_file_and_summed_up(tmp_path: Path) -> None:
     assert summary.areas["water"] == pytest.approx((values == 6).sum() * 0.25)
     with pytest.raises(InputError, match="exists"):
         vectorize_raster(raster, output)
-    vectorize_raster(raster, output, VectorOptions(overwrite=True))
+    vectorize_raster(raster, output, overwrite=True)
 
 
 def test_an_internal_mask_is_nodata(tmp_path: Path) -> None:

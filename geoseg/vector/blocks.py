@@ -220,10 +220,9 @@ def _trace_strip(lines: _Lines, window: Window, shape: tuple[int, int], *, uprig
     if row + 1 == shape[1 if upright else 0]:
         codes.append(np.full_like(codes[0], BACKGROUND))
     known = lines.pixels[row].part(slice(None), slice(begin, stop))
-    layers = [np.stack(codes), known.confidence, known.levels]
-    if upright:
-        layers = [None if layer is None else np.ascontiguousarray(layer.T) for layer in layers]
-    return trace_block(layers[0], window, shape[1], layers[1], layers[2])  # type: ignore[arg-type]
+    strip = BlockPixels(np.stack(codes), known.confidence, known.levels)
+    codes_in_place, *confidence = _turned(strip) if upright else strip
+    return trace_block(codes_in_place, window, shape[1], *confidence)  # type: ignore[arg-type]
 
 
 def _rows_of(alone: Sequence[LoneTrace], shape: tuple[int, int]) -> _Lines:
@@ -241,7 +240,7 @@ def _cols_of(alone: Sequence[LoneTrace], shape: tuple[int, int]) -> _Lines:
 
 
 def _turned(column: BlockPixels) -> BlockPixels:
-    return BlockPixels(*(None if layer is None else layer.T for layer in column))  # type: ignore[arg-type]
+    return BlockPixels(*(None if layer is None else np.ascontiguousarray(layer.T) for layer in column))  # type: ignore[arg-type]
 
 
 def _lines_of(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import datetime as dt
+from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import date
 from pathlib import Path
 from typing import Self
 
@@ -30,37 +31,48 @@ class Origin:
     """
 
     scene: str
-    date: date | None = None
+    date: dt.date | None = None
     model: str | None = None
 
     @classmethod
     def of(cls, path: str | Path, stated: str | None = None) -> Self:
-        """Read it from the tags of a class raster; a date that is stated counts more than one in the tags.
+        """Read it from the tags of a class raster; see `of_tags`."""
+        with gdal_settings(str(path)):
+            tags = dataset(str(path)).tags()
+        return cls.of_tags(tags, Path(plain_name(str(path))).name, stated)
+
+    @classmethod
+    def of_tags(cls, tags: Mapping[str, str], name: str, stated: str | None = None) -> Self:
+        """From the tags of a land cover; a date that is stated counts more than one in the tags.
+
+        Args:
+            tags: of the file.
+            name: what to call a raster whose tags do not tell.
+            stated: a date.
 
         Raises:
             InputError: the date is none.
         """
-        with gdal_settings(str(path)):
-            tags = dataset(str(path)).tags()
-        name, digest = tags.get("GEOSEG_MODEL"), tags.get("GEOSEG_MODEL_DIGEST", "")
+        model, digest = tags.get("GEOSEG_MODEL"), tags.get("GEOSEG_MODEL_DIGEST", "")
         return cls(
-            tags.get("GEOSEG_SCENE") or Path(plain_name(str(path))).name,
+            tags.get("GEOSEG_SCENE") or name,
             parse_date(stated or tags.get("GEOSEG_DATE")),
-            None if name is None else f"{name} {digest[:_DIGITS]}".strip(),
+            None if model is None else f"{model} {digest[:_DIGITS]}".strip(),
         )
 
     @property
-    def columns(self) -> dict[str, str | date]:
+    def columns(self) -> dict[str, str | dt.date]:
         """What is known, by the names of its columns."""
-        told = zip(COLUMNS, (self.scene, self.date, self.model), strict=True)
-        return {name: value for name, value in told if value is not None}
+        known: tuple[str | dt.date | None, ...] = (self.scene, self.date, self.model)
+        return {name: value for name, value in zip(COLUMNS, known, strict=True) if value is not None}
 
     def added_to(self, polygons: gpd.GeoDataFrame) -> gpd.GeoDataFrame:
         """The table with its columns, before the geometry; the same types for no rows as for many."""
         told = polygons.copy(deep=False)
         for name, value in self.columns.items():
             kind = pa.date32() if name == "date" else pa.string()
-            column = pd.Series(pd.array([value] * len(told), dtype=pd.ArrowDtype(kind)), index=told.index)
+            values = pa.array([value] * len(told), type=kind)
+            column = pd.Series(pd.arrays.ArrowExtensionArray(values), index=told.index)
             told.insert(len(told.columns) - 1, name, column)
         return told
 
@@ -68,7 +80,7 @@ class Origin:
         return ", ".join(str(value) for value in self.columns.values())
 
 
-def parse_date(text: str | None) -> date | None:
+def parse_date(text: str | None) -> dt.date | None:
     """A date as in 2024-06-30; what follows it, as a time does, is passed over.
 
     Raises:
@@ -77,6 +89,6 @@ def parse_date(text: str | None) -> date | None:
     if text is None:
         return None
     try:
-        return date.fromisoformat(text[:10])
+        return dt.date.fromisoformat(text[:10])
     except ValueError:
         raise InputError(f"The date is given as in 2024-06-30, not as {text!r}.") from None
