@@ -55,14 +55,20 @@ def check_append(path: Path, layers: list[str], crs: pyproj.CRS | None, origin: 
             )
 
 
-def append_content(content: Content, path: Path, origin: Origin) -> None:
+def append_content(content: Content, path: Path, origin: Origin, folder: Path) -> None:
     """Add polygons to a GeoPackage, new layers and their styles included; those of the same origin are replaced.
+
+    Args:
+        content: what to add.
+        path: the file.
+        origin: of the polygons.
+        folder: where the copy is until it is whole.
 
     Raises:
         InputError: a layer has other columns.
         GeosegError: writing failed; the file is as it was.
     """
-    with published(path) as temporary:
+    with published(path, folder) as temporary:
         if path.exists():
             shutil.copyfile(path, temporary)
             there = _layers_of(path)

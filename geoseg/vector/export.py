@@ -131,9 +131,15 @@ def write_polygons(
     write_content(Content(polygons, chosen, single_layer), path)
 
 
-def write_content(content: Content, path: Path) -> None:
-    """Write a file in place of the one that may be there; see `write_polygons`."""
-    with published(path) as temporary:
+def write_content(content: Content, path: Path, folder: Path | None = None) -> None:
+    """Write a file in place of the one that may be there; see `write_polygons`.
+
+    Args:
+        content: what to write.
+        path: the file.
+        folder: where it is until it is whole; None for beside it.
+    """
+    with published(path, folder) as temporary:
         match FORMATS[path.suffix.lower()]:
             case "GPKG":
                 write_geopackage(content, temporary)
@@ -244,9 +250,9 @@ def check_layer_names(names: Sequence[str]) -> None:
 
 
 @contextmanager
-def published(path: Path) -> Iterator[Path]:
-    """A name in the same folder to write to; moved to `path`, synced, if all went well."""
-    temporary = path.with_name(f".{uuid.uuid4().hex}{path.suffix.lower()}")
+def published(path: Path, folder: Path | None = None) -> Iterator[Path]:
+    """A name to write to, in a folder of the same file system; moved to `path`, synced, if all went well."""
+    temporary = (folder or path.parent) / f".{uuid.uuid4().hex}{path.suffix.lower()}"
     try:
         with _fixed_date():
             yield temporary

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import shutil
-import uuid
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -72,13 +71,19 @@ def check_partitioned_output(path: Path, *, overwrite: bool) -> None:
         raise InputError(f"The output {path} exists; give --overwrite to replace it, or another name.")
 
 
-def write_partitions(content: Content, path: Path, partition: Partition) -> None:
+def write_partitions(content: Content, path: Path, partition: Partition, folder: Path) -> None:
     """Write a folder with a folder for each part, as Hive names them; it appears whole.
+
+    Args:
+        content: what to write.
+        path: the folder.
+        partition: how to deal it out.
+        folder: where it is until it is whole.
 
     Raises:
         GeosegError: writing failed; an older folder is as it was.
     """
-    temporary, old = (path.with_name(f".{uuid.uuid4().hex}.{end}") for end in ("tmp", "old"))
+    temporary, old = folder / "new", folder / "old"
     try:
         temporary.mkdir()
         names = np.array(partition.names(content.polygons), dtype=object)

@@ -153,23 +153,24 @@ class VectorRun:
             return self.job.encode(source.read(window))
 
         table = self.job.table(traces.traces(source, progress or _silent), read, lambda other: trace_blocks(other, cut))
-        made = self._write(table)
+        with traces.staging.work_folder(self.output) as folder:
+            made = self._write(table, folder)
         traces.staging.discard()
         return _summary(self.output, made)
 
-    def _write(self, table: PolygonTable) -> Made:
+    def _write(self, table: PolygonTable, folder: Path) -> Made:
         options = self.job.options
         made = _made(self.digest, table)
         polygons = self.origin.added_to(add_statistics(table.polygons, options.stats))
         kind = "MultiPolygon" if options.connectivity == 8 else "Polygon"
         content = Content(polygons, table.selections, options.single_layer, kind, [made])
         if options.partition is not None:
-            write_partitions(content, self.output, Partition.parse(options.partition))
+            write_partitions(content, self.output, Partition.parse(options.partition), folder)
         elif options.append:
             before = made_by(self.output) if self.output.exists() else []
-            append_content(replace(content, runs=[*before, made]), self.output, self.origin)
+            append_content(replace(content, runs=[*before, made]), self.output, self.origin, folder)
         else:
-            write_content(content, self.output)
+            write_content(content, self.output, folder)
         return made
 
 
