@@ -24,6 +24,7 @@ from geoseg.inference.predictor import Predictor
 from geoseg.inference.segment import Segmenter
 from geoseg.models import Model
 from geoseg.models.pooled import pool_factor, pooled
+from geoseg.raster.acquired import acquisition_date
 from geoseg.raster.aoi import AreaOfInterest, read_aoi
 from geoseg.raster.cog import Layer
 from geoseg.raster.georeference import Georef
@@ -155,12 +156,14 @@ class Job:
     @property
     def tags(self) -> dict[str, str]:
         names = sorted({Path(plain_name(file.path)).name for file in self.reader.files})
-        return run_tags(
+        tags = run_tags(
             model=self.model.card.name,
             model_digest=self.model.digest,
             scene=", ".join(names),
             options={**self.plan.told, **self._pooling, **self.stated},
         )
+        date = acquisition_date(file.path for file in self.reader.files)
+        return tags if date is None else {**tags, "GEOSEG_DATE": date}
 
     @property
     def georef(self) -> Georef:

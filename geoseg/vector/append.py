@@ -19,13 +19,12 @@ from geoseg.vector.origin import COLUMNS, Origin
 _TYPES = {"int32": "integer", "int64": "integer", "float64": "real", "object": "text"}
 
 
-def check_append(path: Path, layers: list[str], crs: pyproj.CRS | None, origin: Origin, *, replace: bool) -> None:
+def check_append(content: Content, path: Path, origin: Origin, *, replace: bool) -> None:
     """Refuse what could not be added, before any work is done.
 
     Args:
+        content: the layers that will get polygons, with their columns; there need not be any polygons yet.
         path: a GeoPackage.
-        layers: that will get polygons.
-        crs: of the polygons.
         origin: of the polygons.
         replace: polygons of the same origin may be replaced.
 
@@ -34,25 +33,28 @@ def check_append(path: Path, layers: list[str], crs: pyproj.CRS | None, origin: 
     """
     if path.suffix.lower() != ".gpkg":
         raise InputError(f"{path}: only a GeoPackage (.gpkg) takes more polygons; write another file, or a .gpkg.")
-    check_layer_names(layers)
-    if not path.exists():
-        return
-    for layer in _layers_of(path):
-        if layer not in layers:
-            continue
-        found = pyogrio.read_info(path, layer=layer)
-        theirs = None if found["crs"] is None else pyproj.CRS.from_user_input(found["crs"])
-        if theirs != crs:
-            names = ["no CRS" if one is None else one.to_string() for one in (crs, theirs)]
-            raise InputError(
-                f"The polygons are in {names[0]}, layer {layer!r} of {path} in {names[1]}; write them to another file, "
-                "or warp the class raster first (gdalwarp -r near -t_srs ...)."
-            )
-        if _count(path, layer, origin) and not replace:
-            raise InputError(
-                f"Layer {layer!r} of {path} holds polygons of {origin} already; give --overwrite to replace them, or "
-                "--date to tell another date."
-            )
+    check_layer_names(list(content.layers))
+    there = _layers_of(path) if path.exists() else []
+    for layer in there:
+        if layer in content.layers:
+            _check_crs(path, layer, content.polygons.crs)
+            _check_columns(path, layer, content)
+            if not replace and _count(path, layer, origin):
+                raise InputError(
+                    f"Layer {layer!r} of {path} holds polygons of {origin} already; give --overwrite to replace them, "
+                    "or --date to tell another date."
+                )
+
+
+def _check_crs(path: Path, layer: str, crs: pyproj.CRS | None) -> None:
+    found = pyogrio.read_info(path, layer=layer)["crs"]
+    theirs = None if found is None else pyproj.CRS.from_user_input(found)
+    if theirs != crs:
+        ours, other = ("no CRS" if one is None else one.to_string() for one in (crs, theirs))
+        raise InputError(
+            f"The polygons are in {ours}, layer {layer!r} of {path} in {other}; write them to another file, or warp "
+            "the class raster first (gdalwarp -r near -t_srs ...)."
+        )
 
 
 def append_content(content: Content, path: Path, origin: Origin, folder: Path) -> None:
@@ -73,7 +75,7 @@ def append_content(content: Content, path: Path, origin: Origin, folder: Path) -
             shutil.copyfile(path, temporary)
             there = _layers_of(path)
             for name in set(content.layers).intersection(there):
-                _check_columns(path, name, content)
+                _check_columns(path, name, content)  # again: without a legend the layers were not known before
                 _delete(temporary, name, origin)
         write_geopackage(content, temporary)
 

@@ -7,14 +7,16 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 
+import numpy as np
+
 from geoseg.grid import Window
 from geoseg.legend import Legend
-from geoseg.vector.blocks import BlockPixels
+from geoseg.vector.blocks import BlockPixels, Blocks, trace_blocks
 from geoseg.vector.clean import drop, fill_holes
 from geoseg.vector.coding import REST, Coding
 from geoseg.vector.groups import groups_of, small_groups
 from geoseg.vector.join import Coverage, join
-from geoseg.vector.levels import to_levels
+from geoseg.vector.levels import UNKNOWN, to_levels
 from geoseg.vector.measure import Ground
 from geoseg.vector.options import VectorOptions
 from geoseg.vector.shape import Shaping, check_tolerance, shape
@@ -101,6 +103,14 @@ class VectorJob:
             if splits.found:
                 coverage = join(retrace(partial(_apart, read, splits)))
         return self._finished(coverage, splits)
+
+    def empty_table(self) -> PolygonTable:
+        """All columns and no row."""
+        nothing = np.full((1, 1), BACKGROUND, np.int32)
+        pixels = BlockPixels(nothing)
+        if self.confidence_one is not None:
+            pixels = BlockPixels(nothing, np.full((1, 1), -1, np.int32), np.full((1, 1), UNKNOWN, np.uint8))
+        return self._finished(join(trace_blocks(lambda _: pixels, Blocks.regular((1, 1), 1))), None)
 
     def _warn_of_unknown(self) -> None:
         if self.coding.unknown:

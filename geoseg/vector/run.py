@@ -18,7 +18,7 @@ from geoseg.raster.landcover import read_legend
 from geoseg.raster.staging import Staging, digest_of, discard_leftovers
 from geoseg.vector.append import append_content, check_append
 from geoseg.vector.blocks import BlockPixels, Blocks, Progress, trace_blocks
-from geoseg.vector.export import SINGLE_LAYER, Content, check_crs_fits, check_vector_output, write_content
+from geoseg.vector.export import Content, check_crs_fits, check_vector_output, write_content
 from geoseg.vector.job import VectorJob
 from geoseg.vector.made_by import Made, made_by
 from geoseg.vector.options import VectorOptions
@@ -134,9 +134,7 @@ class VectorRun:
         check_vector_output(self.output, overwrite=overwrite or options.append, inputs=used)
         check_crs_fits(self.output, ground.crs)
         if options.append:
-            selections = self.job.coding.selections or ()
-            names = [one.name for one in selections] if selections and not options.single_layer else [SINGLE_LAYER]
-            check_append(self.output, names, ground.crs, self.origin, replace=overwrite)
+            check_append(self._content(self.job.empty_table()), self.output, self.origin, replace=overwrite)
 
     @contextmanager
     def staged(self, *, overwrite: bool, store: str | None = None) -> Iterator[StagedTraces]:
@@ -161,9 +159,7 @@ class VectorRun:
     def _write(self, table: PolygonTable, folder: Path) -> Made:
         options = self.job.options
         made = _made(self.digest, table)
-        polygons = self.origin.added_to(add_statistics(table.polygons, options.stats))
-        kind = "MultiPolygon" if options.connectivity == 8 else "Polygon"
-        content = Content(polygons, table.selections, options.single_layer, kind, [made])
+        content = replace(self._content(table), runs=[made])
         if options.partition is not None:
             write_partitions(content, self.output, Partition.parse(options.partition), folder)
         elif options.append:
@@ -172,6 +168,12 @@ class VectorRun:
         else:
             write_content(content, self.output, folder)
         return made
+
+    def _content(self, table: PolygonTable) -> Content:
+        options = self.job.options
+        polygons = add_statistics(self.origin.added_to(table.polygons), options.stats)
+        kind = "MultiPolygon" if options.connectivity == 8 else "Polygon"
+        return Content(polygons, table.selections, options.single_layer, kind)
 
 
 def _edges(layout: BlockLayout, axis: int) -> tuple[int, ...]:

@@ -74,7 +74,8 @@ def polygon_table(
     levels = coverage.levels
     if groups is not None:
         count = int(groups.max(initial=-1)) + 1
-        geometry = np.asarray(shapely.multipolygons(geometry, indices=groups), dtype=object)
+        order = np.argsort(groups, kind="stable")
+        geometry = np.asarray(shapely.multipolygons(geometry[order], indices=groups[order]), dtype=object)
         sizes = {name: np.bincount(groups, values, count).astype(values.dtype) for name, values in sizes.items()}
         components = sum_components([components], groups)
         levels = None if levels is None else sum_levels(levels, groups, count)
