@@ -261,10 +261,18 @@ def published(path: Path, folder: Path | None = None) -> Iterator[Path]:
     except (OSError, RuntimeError) as error:  # pyogrio's errors are RuntimeErrors
         if isinstance(error, GeosegError):
             raise
-        raise GeosegError(f"Writing {path} failed, nothing was changed: {error}") from error
+        raise writing_error(path, error) from error
     finally:
         temporary.unlink(missing_ok=True)
         _remove_leftovers(temporary)
+
+
+def writing_error(path: Path, cause: Exception) -> GeosegError:
+    """The error to raise where `cause` stopped a file of polygons from being written."""
+    return GeosegError(
+        f"Writing {path} failed, nothing was changed: {cause}. Check the free space of its disk, and run the same "
+        "command again."
+    )
 
 
 def _remove_leftovers(path: Path) -> None:

@@ -11,9 +11,9 @@ import geopandas as gpd
 import numpy as np
 import pyarrow as pa
 
-from geoseg.errors import GeosegError, InputError
+from geoseg.errors import InputError
 from geoseg.raster.disk import publish_bytes, remove, sync
-from geoseg.vector.export import FORMATS, Content, write_parquet
+from geoseg.vector.export import FORMATS, Content, write_parquet, writing_error
 from geoseg.vector.made_by import FOLDER_RECORD, record_of
 
 _EMPTY = "empty.parquet"
@@ -100,7 +100,7 @@ def write_partitions(content: Content, path: Path, partition: Partition, folder:
     except (OSError, pa.ArrowException) as error:
         if old.exists() and not path.exists():
             old.rename(path)
-        raise GeosegError(f"Writing {path} failed, nothing was changed: {error}") from error
+        raise writing_error(path, error) from error
     finally:
         remove(temporary)
         shutil.rmtree(old, ignore_errors=True)
