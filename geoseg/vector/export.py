@@ -168,7 +168,12 @@ def write_geopackage(content: Content, path: Path) -> None:
     if new and content.selections:
         styles, append = _styles(new), _STYLES_TABLE in there
         pyogrio.write_dataframe(
-            styles, path, layer=_STYLES_TABLE, driver="GPKG", append=append, layer_options={"FID": "id"}
+            styles,
+            path,
+            layer=_STYLES_TABLE,
+            driver="GPKG",
+            append=append,
+            layer_options={"FID": "id", "DATETIME_PRECISION": "MILLISECOND"},
         )
 
 
