@@ -11,7 +11,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from geoseg import RunOptions, SceneOptions, segment_file, vectorize_file
+from geoseg import RunOptions, SceneOptions, VectorOptions, segment_file, vectorize_file
 from geoseg.cli.options import parse_bands
 
 
@@ -43,8 +43,7 @@ def main() -> None:
         polygons = vectorize_file(
             landcover,
             folder / "polygons.gpkg",
-            classes=args.classes.split(","),
-            confidence=confidence,
+            VectorOptions(classes=args.classes.split(","), confidence=confidence),
             overwrite=True,
         )
         report("vectorize", time.perf_counter() - started, summary.pixels)

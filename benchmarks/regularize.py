@@ -88,7 +88,9 @@ def vectorized(scene: Path, regularize: tuple[str, ...]) -> tuple[VectorSummary,
     """Buildings with straight walls or without, and the seconds that it took."""
     output = scene.with_name("buildings.parquet")
     began = time.perf_counter()
-    summary = geoseg.vectorize_file(scene, output, classes=["building"], regularize=regularize, overwrite=True)
+    summary = geoseg.vectorize_file(
+        scene, output, geoseg.VectorOptions(classes=["building"], regularize=regularize), overwrite=True
+    )
     return summary, gpd.read_parquet(output), time.perf_counter() - began
 
 

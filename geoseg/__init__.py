@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from geoseg.raster.reader import SceneOptions
     from geoseg.synthetic import SyntheticScene, write_scene
     from geoseg.training.evaluate import EvaluateOptions
-    from geoseg.vector import vectorize
+    from geoseg.vector import VectorOptions, vectorize
     from geoseg.view.evaluation import EvaluateSummary, evaluate_file
     from geoseg.view.training import train
 
@@ -51,6 +51,7 @@ _HOMES = {
     "open_labels": "raster.labels",
     "SceneOptions": "raster.reader",
     "RunOptions": "inference.plan",
+    "VectorOptions": "vector.options",
     "list_models": "models.find",
     "save_model": "models.bundle",
     "export_model": "models.export",
@@ -88,6 +89,7 @@ __all__ = [
     "open_labels",
     "SceneOptions",
     "RunOptions",
+    "VectorOptions",
     "list_models",
     "save_model",
     "export_model",

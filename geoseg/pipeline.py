@@ -10,8 +10,8 @@ import os
 import shutil
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from math import prod
@@ -34,12 +34,13 @@ if TYPE_CHECKING:  # torch and numba load where they are needed
     from geoseg.change.dates import Dates
     from geoseg.change.detect import ChangeJob, ChangeOptions, Matrix
     from geoseg.change.shift import Shift
-    from geoseg.inference.job import Job, Scene
+    from geoseg.inference.job import BlockSink, Job, Scene
     from geoseg.inference.plan import Plan, RunOptions
     from geoseg.inference.seams import Seams
     from geoseg.models import Model
     from geoseg.training.pseudo import Kept
-    from geoseg.vector import VectorSummary
+    from geoseg.vector import VectorOptions, VectorRun, VectorSummary
+    from geoseg.vector.staged import StagedTraces
 
 log = logging.getLogger(__name__)
 Progress = Callable[[str, int, int], None]  # step, pixels done, pixels in all
@@ -74,7 +75,7 @@ def segment_file(
     confidence: str | os.PathLike[str] | None = None,
     probabilities: str | os.PathLike[str] | None = None,
     polygons: str | os.PathLike[str] | None = None,
-    classes: Sequence[str] | None = None,
+    drawing: VectorOptions | None = None,
     reading: SceneOptions | None = None,
     run: RunOptions | None = None,
     overwrite: bool = False,
@@ -88,8 +89,9 @@ def segment_file(
         model: name or path of a bundle, or a loaded one.
         confidence: also write the probability of each pixel's class there, 0..200 = 0..1.
         probabilities: also write those of all classes there, a band each.
-        polygons: also write the land cover's polygons there, as `vectorize_file` does.
-        classes: of the polygons; None for all.
+        polygons: also write the land cover's polygons there, those that `vectorize_file` would; blocks are traced while
+            others are computed.
+        drawing: classes and shapes of the polygons; their confidence is the one that is written.
         reading: what the scene's files do not say.
         run: chip, halo, block, device and so on.
         overwrite: replace outputs that exist.
@@ -103,20 +105,25 @@ def segment_file(
     job, run = _job(scene, model, reading, run, kept)
     layers = job.layers(Path(output), confidence, probabilities)
     is_done = all(is_current(layer.path, job.digest) for layer in layers)
-    drawn = None if polygons is None else Path(polygons)
-    if drawn is not None and not (is_done and _is_newer(drawn, Path(output))):
-        _check_polygons(job, drawn, classes, [layer.path for layer in layers], overwrite)
+    drawn = None if polygons is None else _polygons_of(job, polygons, drawing, confidence)
+    if drawn is not None:
+        drawn.check(overwrite=overwrite, inputs=[*(layer.path for layer in layers), *_files_of(job)])
     if is_done:
         discard_leftovers(layers[-1].path, job.digest)
         summary = RunSummary([layer.path for layer in layers], up_to_date=True, pixels=job.extent.area)
+        if drawn is not None and drawn.made is None:
+            with drawn.staged(overwrite=overwrite, store=run.staging) as traces:
+                _draw(drawn, traces, layers, summary, progress or _silent)
     else:
         _check_outputs(job, layers, overwrite)
-        summary = _segment(job, layers, run, overwrite, progress or _silent)
-    if drawn is not None and not (is_done and _is_newer(drawn, Path(output))):
-        started = time.perf_counter()
-        vectorize_file(output, drawn, classes=classes, confidence=confidence, overwrite=overwrite, progress=progress)
-        summary.seconds["vectorize"], summary.up_to_date = time.perf_counter() - started, False
-    summary.outputs += [] if drawn is None else [drawn]
+        tracing = nullcontext() if drawn is None else drawn.staged(overwrite=overwrite, store=run.staging)
+        with tracing as traces:
+            summary = _segment(
+                job, layers, run, overwrite, progress or _silent, None if traces is None else traces.task
+            )
+            if drawn is not None and traces is not None:
+                _draw(drawn, traces, layers, summary, progress or _silent)
+    summary.outputs += [] if drawn is None else [drawn.output]
     return summary
 
 
@@ -193,59 +200,28 @@ def plan_file(
 def vectorize_file(
     landcover: str | os.PathLike[str],
     output: str | os.PathLike[str],
+    options: VectorOptions | None = None,
     *,
-    classes: Sequence[str] | None = None,
-    confidence: str | os.PathLike[str] | None = None,
-    min_area_m2: float = 0.0,
-    fill_holes_m2: float = 0.0,
-    simplify_m: float = 0.0,
-    smooth: Sequence[str] = (),
-    regularize: Sequence[str] = (),
-    split: Sequence[str] = (),
-    single_layer: bool = False,
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> VectorSummary:
-    """Trace a class raster as polygons, block by block; the result does not depend on the blocks.
+    """Trace a class raster as polygons, block by block; an interrupted run goes on where it stopped.
 
     Args:
         landcover: class raster, as written by `segment_file`; others with integer classes work too.
         output: .gpkg, .parquet, .fgb or .geojson.
-        classes: names of classes and groups, which are dissolved; None for all classes.
-        confidence: raster on the same grid, for the mean of each polygon.
-        min_area_m2: leave out smaller polygons.
-        fill_holes_m2: smaller parts become part of the neighbour with the longest shared border; nodata stays.
-        simplify_m: tolerance of simplifying, in metres; neighbours keep their shared border.
-        smooth: names of classes and groups whose borders lose their staircases.
-        regularize: names of classes and groups that get straight walls and right angles; the summary counts those that
-            would have fitted poorly, and are simplified only.
-        split: names of classes and groups of which touching objects, told by a neck in shape or confidence, are
-            polygons of their own.
-        single_layer: one layer for all classes, where the format has layers.
-        overwrite: replace an output that exists.
+        options: classes, shapes and columns; see `VectorOptions`.
+        overwrite: replace an output that exists, or, where polygons are appended, those of the same origin.
         progress: called with step, pixels done and pixels in all.
 
     Raises:
         InputError: the raster, a class or the output cannot be used; nothing was written.
-        GeosegError: reading or writing failed.
+        GeosegError: reading or writing failed; blocks that were traced are kept.
     """
-    from geoseg.vector import VectorOptions, vectorize_raster
+    from geoseg.vector import vectorize_raster
 
-    names = None if classes is None else tuple(classes)
-    shown = None if confidence is None else Path(confidence)
-    options = VectorOptions(
-        classes=names,
-        confidence=shown,
-        min_area_m2=min_area_m2,
-        single_layer=single_layer,
-        overwrite=overwrite,
-        fill_holes_m2=fill_holes_m2,
-        simplify_m=simplify_m,
-        smooth=tuple(smooth),
-        regularize=tuple(regularize),
-        split=tuple(split),
-    )
-    return vectorize_raster(Path(landcover), Path(output), options, partial(progress or _silent, "vectorize"))
+    told = partial(progress or _silent, "vectorize")
+    return vectorize_raster(os.fspath(landcover), Path(output), options, overwrite=overwrite, progress=told)
 
 
 @dataclass
@@ -521,6 +497,7 @@ def run_demo(folder: str | os.PathLike[str], *, small: bool = False, progress: P
 
     Outputs of an earlier demo in that folder are replaced.
     """
+    from geoseg.vector import VectorOptions
     from geoseg.view import draw_side_by_side
 
     folder = Path(folder)
@@ -549,8 +526,7 @@ def run_demo(folder: str | os.PathLike[str], *, small: bool = False, progress: P
         lambda: vectorize_file(
             landcover,
             polygons,
-            classes=["building", "water", "vegetation"],
-            confidence=confidence,
+            VectorOptions(classes=["building", "water", "vegetation"], confidence=confidence),
             overwrite=True,
             progress=progress,
         ),
@@ -589,7 +565,32 @@ def _job(
     return Job.of(scene, load_model(model), reading or SceneOptions(), run, kept=kept), run
 
 
-def _segment(job: Job, layers: list[Layer], run: RunOptions, overwrite: bool, progress: Progress) -> RunSummary:
+def _polygons_of(
+    job: Job,
+    polygons: str | os.PathLike[str],
+    drawing: VectorOptions | None,
+    confidence: str | os.PathLike[str] | None,
+) -> VectorRun:
+    from geoseg.vector import VectorOptions
+    from geoseg.vector.segmented import run_of_segmenting
+
+    shown = None if confidence is None else Path(confidence)
+    return run_of_segmenting(job, Path(polygons), replace(drawing or VectorOptions(), confidence=shown))
+
+
+def _draw(drawn: VectorRun, traces: StagedTraces, layers: list[Layer], summary: RunSummary, progress: Progress) -> None:
+    """Write the polygons of a finished land cover; what is not traced yet is read from it."""
+    from geoseg.vector.sources import FileSource
+
+    started = time.perf_counter()
+    source = FileSource.of(layers[-1].path, drawn.job.options.confidence)
+    drawn.write(traces, source, partial(progress, "vectorize"))
+    summary.seconds["vectorize"], summary.up_to_date = time.perf_counter() - started, False
+
+
+def _segment(
+    job: Job, layers: list[Layer], run: RunOptions, overwrite: bool, progress: Progress, also: BlockSink | None
+) -> RunSummary:
     from geoseg.inference.job import SegmentBlock
     from geoseg.inference.run import run_blocks
     from geoseg.inference.seams import Seams
@@ -600,7 +601,7 @@ def _segment(job: Job, layers: list[Layer], run: RunOptions, overwrite: bool, pr
     with Staging.open(
         layers[-1].path, job.parts, layout, machine=job.machine, overwrite=overwrite, store=run.staging
     ) as staging:
-        task = SegmentBlock(job.reader, job.segmenter, staging.writer(), job.aoi)
+        task = SegmentBlock(job.reader, job.segmenter, staging.writer(), job.aoi, also)
         kept = staging.done()
         done = _pixels(layout, kept)
 
@@ -655,25 +656,18 @@ def _is_newer(polygons: Path, landcover: Path) -> bool:
     return polygons.is_file() and polygons.stat().st_mtime_ns >= landcover.stat().st_mtime_ns
 
 
-def _check_polygons(
-    job: Job, polygons: Path, classes: Sequence[str] | None, layers: list[Path], overwrite: bool
-) -> None:
-    """Before hours of computing, all that would be found wrong after them."""
-    from geoseg.vector.export import check_crs_fits, check_vector_output
-
-    job.model.card.legend.select(classes)
-    inputs: list[str | Path] = [*layers, *(file.path for file in job.reader.files)]
-    check_vector_output(polygons, overwrite=overwrite, inputs=inputs)
-    check_crs_fits(polygons, job.reader.crs)
-
-
 def _pixels(layout: BlockLayout, blocks: set[tuple[int, int]]) -> int:
     return sum(layout.window(block).area for block in blocks)
 
 
-def _check_outputs(job: Job, layers: list[Layer], overwrite: bool) -> None:
+def _files_of(job: Job) -> list[str]:
+    """What the run reads."""
     mask = job.reader.stated.valid_mask
-    sources = [*(file.path for file in job.reader.files), *([mask] if mask else [])]
+    return [*(file.path for file in job.reader.files), *([str(mask)] if mask else [])]
+
+
+def _check_outputs(job: Job, layers: list[Layer], overwrite: bool) -> None:
+    sources = _files_of(job)
     for layer in layers:
         others = [other.path for other in layers if other is not layer]
         if len({layer.path.resolve(), *(path.resolve() for path in others)}) < len(layers):

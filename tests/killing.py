@@ -38,7 +38,7 @@ class Server:
             output: the confidence goes beside it.
             task: when to die: `after` so many seconds of the processor's time, `at` the appearance of a file that
                 matches this pattern in the output's folder, `before` an action (event, end of the path, how many
-                times); and of the run: `seed` of the model, `staging` and `overwrite`.
+                times); and of the run: `seed` of the model, `staging`, `overwrite` and `polygons`.
         """
         assert self.process.stdin is not None
         assert self.process.stdout is not None
@@ -102,6 +102,7 @@ def segment(task: dict[str, Any]) -> int:
             output,
             model=model_of(task.get("seed", 0)),
             confidence=confidence,
+            polygons=output.with_name("out.gpkg") if task.get("polygons") else None,
             run=options,
             overwrite=overwrite,
         )

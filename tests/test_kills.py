@@ -151,3 +151,19 @@ def test_a_run_killed_at_a_certain_moment_ends_with_the_same_bytes(
     assert [path for path in tmp_path.glob(missing) if path.is_file()] == []
     assert uninterrupted.run(tmp_path) == 0
     assert outputs_in(tmp_path) == uninterrupted.outputs[0]
+
+
+def test_polygons_of_a_run_that_was_killed_are_those_of_one_that_was_not(
+    uninterrupted: Uninterrupted, tmp_path: Path
+) -> None:
+    whole = tmp_path / "whole"
+    whole.mkdir()
+    assert uninterrupted.run(whole, polygons=True) == 0
+    assert sorted(outputs_in(whole)) == sorted([*uninterrupted.outputs[0], "out.gpkg"])
+    for number, end in enumerate(["/traces/1/2.npz", "/done/1/1.json", "/out.gpkg"]):
+        killed = tmp_path / str(number)
+        killed.mkdir()
+        assert uninterrupted.run(killed, polygons=True, before=("os.rename", end, 1)) == KILLED
+        assert not (killed / "out.gpkg").exists()
+        assert uninterrupted.run(killed, polygons=True) == 0
+        assert outputs_in(killed) == outputs_in(whole)

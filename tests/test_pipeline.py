@@ -24,6 +24,7 @@ from geoseg.models import save_model
 from geoseg.pipeline import RunSummary, segment_file, vectorize_file
 from geoseg.raster.georeference import ignore_not_georeferenced
 from geoseg.raster.reader import SceneOptions
+from geoseg.vector import VectorOptions
 
 NAMES = ("green", "red", "nir")
 CPU = {"device": "cpu", "precision": "float32"}
@@ -367,10 +368,11 @@ def test_time_and_place_leave_no_trace(tmp_path: Path) -> None:
 
 def test_polygons_in_the_same_run_are_those_of_the_land_cover(tmp_path: Path) -> None:
     scene, cover, polygons = index_scene(tmp_path / "scene.tif"), tmp_path / "cover.tif", tmp_path / "cover.gpkg"
-    wanted = {"polygons": polygons, "classes": ["water", "vegetation"]}
+    drawing = VectorOptions(classes=["water", "vegetation"])
+    wanted = {"polygons": polygons, "drawing": drawing}
     summary = by_index(scene, cover, **wanted)
     assert summary.outputs == [cover, polygons]
-    vectorize_file(cover, tmp_path / "apart.gpkg", classes=["water", "vegetation"])
+    vectorize_file(cover, tmp_path / "apart.gpkg", drawing)
     for layer in ("water", "vegetation"):
         found, apart = (gpd.read_file(path, layer=layer) for path in (polygons, tmp_path / "apart.gpkg"))
         assert len(found) > 3
@@ -397,5 +399,5 @@ def test_polygons_that_cannot_be_written_are_refused_before_the_run(
     (tmp_path / "there.gpkg").touch()
     scene = index_scene(tmp_path / "scene.tif")
     with pytest.raises(InputError, match=said):
-        by_index(scene, tmp_path / "cover.tif", polygons=tmp_path / name, classes=classes)
+        by_index(scene, tmp_path / "cover.tif", polygons=tmp_path / name, drawing=VectorOptions(classes=classes))
     assert not (tmp_path / "cover.tif").exists()

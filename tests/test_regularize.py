@@ -21,7 +21,7 @@ from test_shapes import METRE, NONE, blobs, polygons_of
 from test_vectorize import georeferenced, write_raster
 from typer.testing import CliRunner
 
-from geoseg import vectorize_file
+from geoseg import VectorOptions, vectorize_file
 from geoseg.cli import app
 from geoseg.errors import InputError
 from geoseg.vector import vectorize
@@ -111,7 +111,9 @@ def test_buildings_among_water_and_others_stay_a_coverage(seed: int, simplify: f
     plain = polygons_of(values)
     with TemporaryDirectory() as folder:
         scene, output = write_raster(Path(folder) / "lc.tif", values, METRE), Path(folder) / "p.parquet"
-        summary = vectorize_file(scene, output, regularize=["building"], simplify_m=simplify, smooth=["water"])
+        summary = vectorize_file(
+            scene, output, VectorOptions(regularize=["building"], simplify_m=simplify, smooth=["water"])
+        )
         found = gpd.read_parquet(output)
     assert is_coverage(found)
     assert found.geometry.area.sum() == pytest.approx(values.size)

@@ -18,6 +18,7 @@ from scipy import ndimage
 from test_vectorize import georeferenced, write_raster
 
 import geoseg
+from geoseg import VectorOptions
 from geoseg.vector.split import split_part
 
 BUILDING, BARE = 1, 3
@@ -107,7 +108,7 @@ def test_walls_stay_shared_when_they_are_shaped(tmp_path: Path) -> None:
     raster = write_raster(tmp_path / "map.tif", houses(4), UTM)
     for name, options in {"plain": {}, "straight": {"regularize": ["building"]}, "thin": {"simplify_m": 1.0}}.items():
         output = tmp_path / f"{name}.fgb"
-        summary = geoseg.vectorize_file(raster, output, split=["building"], fill_holes_m2=3, **options)
+        summary = geoseg.vectorize_file(raster, output, VectorOptions(split=["building"], fill_holes_m2=3, **options))
         assert summary.counts["building"] == 4
         polygons = gpd.read_file(output)
         assert shapely.coverage_is_valid(polygons.geometry.to_numpy())

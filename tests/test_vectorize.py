@@ -11,9 +11,12 @@ import odc.geo.xr
 import pyproj
 import pytest
 import rasterio
+import rasterio.features
 import shapely
 import xarray as xr
 from affine import Affine
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 from oracles import pixel_polygons
@@ -26,6 +29,7 @@ from geoseg.raster.landcover import encode_confidence
 from geoseg.vector import VectorOptions, read_polygons, vectorize, vectorize_raster
 from geoseg.vector.coding import Coding
 from geoseg.vector.confidence import to_units, units_of_one
+from geoseg.vector.levels import UNKNOWN, to_levels
 from geoseg.vector.trace import BACKGROUND
 
 # odc-geo multiplies transforms the way that affine 3.1 is about to deprecate
@@ -129,10 +133,29 @@ def test_float_confidence_gives_the_same_mean() -> None:
     assert table.confidence[0] == 0.5
 
 
+@settings(max_examples=20)
+@given(st.integers(0, 10**6), st.integers(1, 24), st.sampled_from([0.0, 3.0]))
+def test_the_low_confidence_is_the_tenth_percentile_for_any_blocks(seed: int, block: int, fill_holes: float) -> None:
+    rng = np.random.default_rng(seed)
+    values = noise(seed=seed)
+    stored = np.where(rng.random(values.shape) < 0.1, 255, rng.integers(0, 201, values.shape)).astype(np.uint8)
+    confidence = georeferenced(stored, legend=None)
+    table = vectorize(georeferenced(values), confidence=confidence, block=block, fill_holes_m2=fill_holes)
+    pixels = rasterio.features.rasterize(zip(table.geometry, table.index, strict=True), values.shape, -1, transform=UTM)
+    for row in table.index:
+        known = stored[(pixels == row) & (stored != 255)]
+        expected = np.percentile(known, 10, method="inverted_cdf") / 200 if known.size else np.nan
+        np.testing.assert_equal(table.confidence_p10[row], expected)
+        np.testing.assert_allclose(table.confidence[row], known.mean() / 200 if known.size else np.nan)
+
+
 def test_confidence_units_hold_both_ends_and_nodata() -> None:
     assert to_units(np.array([0, 200, 201, 255], np.uint8), None).tolist() == [0, 200, -1, -1]
     one = units_of_one(np.dtype("float32"))
-    assert to_units(np.array([0, 1, np.nan, -1], np.float32), -1).tolist() == [0, one, -1, -1]
+    units = to_units(np.array([0, 1, np.nan, -1], np.float32), -1)
+    assert units.tolist() == [0, one, -1, -1]
+    assert to_levels(units, one).tolist() == [0, 200, UNKNOWN, UNKNOWN]
+    assert to_levels(np.array([0, 200, -1], np.int32), 200).tolist() == [0, 200, UNKNOWN]
 
 
 def test_a_lazy_class_map_is_computed_chunk_by_chunk_and_once() -> None:
@@ -308,7 +331,7 @@ def test_a_file_is_vectorized_to_a_file_and_summed_up(tmp_path: Path) -> None:
     assert summary.areas["water"] == pytest.approx((values == 6).sum() * 0.25)
     with pytest.raises(InputError, match="exists"):
         vectorize_raster(raster, output)
-    vectorize_raster(raster, output, VectorOptions(overwrite=True))
+    vectorize_raster(raster, output, overwrite=True)
 
 
 def test_an_internal_mask_is_nodata(tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ def write_change_polygons(
     pairs = {name: name.split(BETWEEN) for name in changes}
     confidence = paths[0] if len(paths) > 1 else None
     table = read_polygons(paths[-1], VectorOptions(classes=tuple(pairs), confidence=confidence), progress)
-    found = table.polygons.rename(columns={"confidence": "probability"})
+    found = table.polygons.rename(columns={"confidence": "probability"}).drop(columns="confidence_p10", errors="ignore")
     for side, column in enumerate(("from_class", "to_class")):
         found.insert(2 + side, column, [pairs[name][side] for name in found["class_name"]])
     for column in ("before", "after"):

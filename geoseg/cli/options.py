@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from geoseg.models import Model
     from geoseg.pipeline import Progress
     from geoseg.raster.reader import SceneOptions
+    from geoseg.vector.options import VectorOptions
 
 Bands = Annotated[
     str | None,
@@ -38,21 +39,37 @@ Views = Annotated[int, typer.Option(help="Average 4 (flips) or 8 (and quarter tu
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace outputs that exist.")]
 
 
-_LAZY = {"SceneOptions": object, "RunOptions": object} | globals()  # their modules load when a command runs
+_LAZY = {
+    "SceneOptions": object,
+    "RunOptions": object,
+    "VectorOptions": object,
+} | globals()  # their modules load when a command runs
 
 
 def reads_and_runs(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command the options of every scene and run; it gets them as two values, `reading` and `run`."""
+    return _sharing(command, _reading_and_run, ("reading", "run"))
+
+
+def draws(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options of polygons; it gets them as one value, `drawing`."""
+    return _sharing(command, _drawing, ("drawing",))
+
+
+def _sharing(
+    command: Callable[..., None], make: Callable[..., tuple[Any, ...]], names: tuple[str, ...]
+) -> Callable[..., None]:
+    """The command with the options of `make` as well, whose values it gets by these names."""
     own = [
         p
         for p in signature(command, eval_str=True, globals=_LAZY | command.__globals__).parameters.values()
-        if p.name not in ("reading", "run")
+        if p.name not in names
     ]
-    shared = list(signature(_reading_and_run, eval_str=True, globals=_LAZY).parameters.values())
+    shared = list(signature(make, eval_str=True, globals=_LAZY).parameters.values())
 
     def with_options(**given: Any) -> None:
-        reading, run = _reading_and_run(**{option.name: given.pop(option.name) for option in shared})
-        command(**given, reading=reading, run=run)
+        made = make(**{option.name: given.pop(option.name) for option in shared})
+        command(**given, **dict(zip(names, made, strict=True)))
 
     parameters = [parameter.replace(kind=Parameter.KEYWORD_ONLY) for parameter in own + shared]
     with_options.__name__, with_options.__doc__ = command.__name__, command.__doc__
@@ -103,6 +120,58 @@ def _reading_and_run(
         scheduler=scheduler,
     )
     return scene_options(bands, nodata, valid_mask, scale, offset, gsd), run
+
+
+def _drawing(
+    *,
+    classes: Annotated[str | None, typer.Option(help="Classes or groups, as in building,water,vegetation.")] = None,
+    connectivity: Annotated[int, typer.Option(help="4: pixels share edges; 8: edges or corners.")] = 4,
+    min_area: Annotated[float, typer.Option(help="Leave out polygons smaller than this, in square metres.")] = 0.0,
+    fill_holes: Annotated[
+        float, typer.Option(help="Give parts smaller than this, in square metres, to the neighbour they touch most.")
+    ] = 0.0,
+    simplify: Annotated[
+        float,
+        typer.Option(metavar="M", help="Simplify borders by a tolerance in metres; neighbours keep sharing them."),
+    ] = 0.0,
+    smooth: Annotated[str | None, typer.Option(help="Classes to smooth, as in water,vegetation.")] = None,
+    regularize: Annotated[
+        str | None, typer.Option(help="Classes that get straight walls and right angles, as in building.")
+    ] = None,
+    split: Annotated[
+        str | None, typer.Option(help="Classes whose touching objects become polygons of their own, as in building.")
+    ] = None,
+    stats: Annotated[
+        list[Path] | None,
+        typer.Option(help="Raster whose mean, standard deviation, min and max each polygon gets; may be repeated."),
+    ] = None,
+    date: Annotated[str | None, typer.Option(help="When the scene was taken, as in 2024-06-30.")] = None,
+    single_layer: Annotated[bool, typer.Option("--single-layer", help="One layer for all classes.")] = False,
+    append: Annotated[
+        bool, typer.Option("--append", help="Add to a GeoPackage that exists; --overwrite replaces the same source.")
+    ] = False,
+    partition: Annotated[
+        str | None, typer.Option(help="GeoParquet as a folder: class, or tile=SIDE in units of the CRS.")
+    ] = None,
+) -> tuple[VectorOptions]:
+    from geoseg.vector.options import VectorOptions
+
+    drawing = VectorOptions(
+        classes=listed(classes),
+        connectivity=connectivity,  # type: ignore[arg-type]  # it refuses others
+        min_area_m2=min_area,
+        fill_holes_m2=fill_holes,
+        simplify_m=simplify,
+        smooth=listed(smooth) or (),
+        regularize=listed(regularize) or (),
+        split=listed(split) or (),
+        stats=stats or (),
+        date=date,
+        single_layer=single_layer,
+        append=append,
+        partition=partition,
+    )
+    return (drawing,)
 
 
 def scene_options(

@@ -14,9 +14,11 @@ if TYPE_CHECKING:
     from geoseg.inference.plan import RunOptions
     from geoseg.pipeline import RunSummary
     from geoseg.raster.reader import SceneOptions
+    from geoseg.vector.options import VectorOptions
 
 
 @options.reads_and_runs
+@options.draws
 def segment(
     scenes: options.Scenes,
     output: Annotated[Path, typer.Option("--output", "-o", help="Land-cover GeoTIFF to write.")],
@@ -27,12 +29,12 @@ def segment(
     polygons: Annotated[
         Path | None, typer.Option(help="Also write polygons: .gpkg, .parquet, .fgb or .geojson.")
     ] = None,
-    classes: Annotated[str | None, typer.Option(help="Of the polygons, as in building,water,vegetation.")] = None,
     staging: Annotated[
         str | None, typer.Option(help="Folder or URL (s3://...) that keeps finished blocks; default: beside OUTPUT.")
     ] = None,
     overwrite: options.Overwrite = False,
     *,
+    drawing: VectorOptions,
     reading: SceneOptions,
     run: RunOptions,
 ) -> None:
@@ -47,7 +49,7 @@ def segment(
             confidence=confidence,
             probabilities=probabilities,
             polygons=polygons,
-            classes=options.listed(classes),
+            drawing=drawing,
             reading=reading,
             run=replace(run, staging=staging),
             overwrite=overwrite,

@@ -9,10 +9,11 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import compress
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from affine import Affine
+from numpy.typing import NDArray
 
 from geoseg.catalog import open_named_reader
 from geoseg.grid import Block, Window
@@ -23,6 +24,7 @@ from geoseg.inference.predictor import Predictor
 from geoseg.inference.segment import Segmenter
 from geoseg.models import Model
 from geoseg.models.pooled import pool_factor, pooled
+from geoseg.raster.acquired import acquisition_date
 from geoseg.raster.aoi import AreaOfInterest, read_aoi
 from geoseg.raster.cog import Layer
 from geoseg.raster.georeference import Georef
@@ -154,12 +156,14 @@ class Job:
     @property
     def tags(self) -> dict[str, str]:
         names = sorted({Path(plain_name(file.path)).name for file in self.reader.files})
-        return run_tags(
+        tags = run_tags(
             model=self.model.card.name,
             model_digest=self.model.digest,
             scene=", ".join(names),
             options={**self.plan.told, **self._pooling, **self.stated},
         )
+        date = acquisition_date(file.path for file in self.reader.files)
+        return tags if date is None else {**tags, "GEOSEG_DATE": date}
 
     @property
     def georef(self) -> Georef:
@@ -182,6 +186,14 @@ class Job:
         return [*layers, landcover_layer(output, legend, self.tags)]
 
 
+class BlockSink(Protocol):
+    """Takes what was computed of a block, in the process that did; picklable, and safe in several threads."""
+
+    def __call__(
+        self, block: tuple[int, int], class_map: NDArray[np.uint8], confidence: NDArray[np.uint8] | None
+    ) -> None: ...
+
+
 @dataclass(frozen=True)
 class SegmentBlock:
     """One block from the scene's file to the staging folder; holds paths and numbers, never pixels."""
@@ -190,6 +202,7 @@ class SegmentBlock:
     segmenter: Segmenter
     writer: BlockWriter
     aoi: AreaOfInterest | None
+    also: BlockSink | None = None
 
     def __call__(self, block: Block) -> int:
         """Compute and stage a block; returns the process id."""
@@ -200,6 +213,8 @@ class SegmentBlock:
             layers["confidence"] = encode_confidence(cover.confidence)
         if cover.probabilities is not None:
             layers["probabilities"] = encode_confidence(cover.probabilities)
+        if self.also is not None:  # first: a block that is marked as finished has been there
+            self.also((block.row, block.col), layers["landcover"], layers.get("confidence"))
         self.writer.write((block.row, block.col), layers, seams.to_note())
         return os.getpid()
 

@@ -108,7 +108,10 @@ class BlockWriter:
         Raises:
             GeosegError: the block could not be written; those finished before are kept.
         """
-        encoded = {name: content for name, content in self._encoded(block, layers) if content}
+        self.write_contents(block, {name: content for name, content in self._encoded(block, layers) if content}, note)
+
+    def write_contents(self, block: Block, encoded: Mapping[str, bytes], note: Note | None = None) -> None:
+        """Publish one block whose layers are bytes already; see `write`."""
         note = json.loads(canonical_json(note)) if note else None
         marker = Marker(sizes={name: len(content) for name, content in encoded.items()}, note=note)
         with self.store.errors(f"staging the block at {self.layout.window(block)}"):
@@ -128,8 +131,14 @@ class BlockWriter:
 
 
 def block_name(layer: str, block: Block) -> str:
-    """What one layer of one block is called in the store."""
-    return f"{layer}/{block[0]}/{block[1]}.tif"
+    """What one layer of one block is called in the store: a TIFF, unless the layer's name has a suffix of its own."""
+    folder, _, suffix = layer.partition(".")
+    return f"{folder}/{block[0]}/{block[1]}.{suffix or 'tif'}"
+
+
+def layer_folder(layer: str) -> str:
+    """The folder in the store that has a layer's blocks."""
+    return layer.partition(".")[0]
 
 
 def marker_name(block: Block) -> str:

@@ -98,15 +98,20 @@ def write_cog(staging: Staging, layer: Layer, georef: Georef, *, threads: int = 
 
 def is_current(path: Path, digest: str) -> bool:
     """True where `path` is the finished output of the run with this digest (see `Staging.digest`)."""
+    return run_digest(path) == digest
+
+
+def run_digest(path: Path) -> str | None:
+    """Digest of the run that `path` is the finished output of; None where it is not, or was changed since."""
     sidecar = _sidecar(path)
     if not (path.is_file() and sidecar.is_file()):
-        return False
+        return None
     try:
         domain = ET.fromstring(sidecar.read_bytes()).find(f"Metadata[@domain='{_RUN_DOMAIN}']")
     except ET.ParseError:
-        return False
+        return None
     found = {} if domain is None else {item.get("key"): item.text for item in domain}
-    return found == {"DIGEST": digest, "TIFF": _fingerprint(path)}
+    return found.get("DIGEST") if found.get("TIFF") == _fingerprint(path) else None
 
 
 def _copy(mosaic: Path, cog: Path, layer: Layer, threads: int) -> None:

@@ -15,8 +15,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rasterio.errors import RasterioError
+from rasterio.windows import Window as RasterioWindow
 
 from geoseg.grid.window import Window
+from geoseg.raster.cog import run_digest
 from geoseg.raster.handles import dataset, gdal_settings, is_local_file, is_remote
 from geoseg.raster.remote import plain_name, remote_state
 
@@ -54,6 +56,21 @@ def fingerprint(reader: SceneReader) -> dict[str, str]:
         "zoom": repr(float(reader.zoom)),
         "sampled pixels": _sampled(replace(reader, zoom=1.0)),
     }
+
+
+def file_identity(path: str) -> dict[str, str]:
+    """What identifies the pixels of one raster file: the run that made it, if that is known, else as of a scene."""
+    with gdal_settings(path):
+        raster = dataset(path)
+        tags, shape = raster.tags(), raster.shape
+    digest = None if is_remote(path) else run_digest(Path(path))
+    if digest is not None:
+        return {"run": digest, "layer": tags.get("GEOSEG_LAYER", "")}
+    sampled = hashlib.sha256()
+    with gdal_settings(path):
+        for window in sample_windows(shape):
+            sampled.update(raster.read(window=RasterioWindow(window.col, window.row, window.width, window.height)))
+    return {"source": json.dumps(_source(path)), "tags": json.dumps(tags), "sampled pixels": sampled.hexdigest()}
 
 
 def _sampled(reader: SceneReader) -> str:

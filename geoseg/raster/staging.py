@@ -23,6 +23,7 @@ from geoseg.raster.blocks import (
     Marker,
     Note,
     block_name,
+    layer_folder,
     marked_block,
 )
 from geoseg.raster.disk import disk_errors, locked_folder, partial_folder, publish_bytes, remove
@@ -124,6 +125,15 @@ class Staging:
             files = self.store.files({block_name(layer, block): size for block, size in sizes.items()}, folder)
         return {block: files[block_name(layer, block)] for block in sizes}
 
+    def contents(self, layer: str) -> Iterator[tuple[Block, bytes]]:
+        """The finished blocks that have this layer, one after the other, in row-major order."""
+        for block, marker in self._markers().items():
+            if layer in marker.sizes:
+                name = block_name(layer, block)
+                with self.store.errors(f"fetching the block at {self.layout.window(block)}"):
+                    content = self.store.read([name])[name]
+                yield block, content
+
     def check_complete(self) -> None:
         """Raise a GeosegError that names a missing block, if one is missing."""
         patient_until = time.monotonic() + self.store.lag_s
@@ -167,7 +177,8 @@ class Staging:
             publish_bytes(self.folder / RECORD, self.record.to_json())
         with self.store.errors("opening the staging place"):
             if not _is_of(self.store.record(), self.record):
-                self.store.begin(self.record.to_json(), (MARKERS, *self.layout.layers))
+                folders = [MARKERS, *map(layer_folder, self.layout.layers)]
+                self.store.begin(self.record.to_json(), folders)
 
     def _staged(self, overwrite: bool) -> RunRecord | None:
         try:

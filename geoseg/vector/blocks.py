@@ -1,14 +1,21 @@
-"""The blocks of a raster, each read once, handed to the tracer with the halo that it needs."""
+"""The blocks of a raster, each traced alone, and the seams between them, traced when all are there.
+
+A block needs one row above and one column to the left of the pixels it traces. Its own first row and column are these
+for the rest of it, so that it needs no neighbor: blocks may be traced in any order, by any process, right where their
+pixels are computed. What is left are strips of one pixel, the first row and column of each block. They are blocks, too,
+and need only the outermost pixels on both sides of each border: those are kept.
+"""
 
 from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import NamedTuple, Self
+from itertools import pairwise
+from typing import NamedTuple, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,11 +25,14 @@ from geoseg.errors import BlockError, GeosegError, InputError
 from geoseg.grid import Window
 from geoseg.vector.trace import BACKGROUND, BlockTrace, trace_block
 
-THREADS = 4
-"""Blocks traced at once, at most: each costs memory, and joining takes its time on one core."""
+THREADS = min(4, os.cpu_count() or 1)
+"""Blocks traced at once: each costs memory, and joining takes its time on one core."""
 
 Progress = Callable[[int, int], None]
 """Called after each block with the pixels done and the pixels of the raster."""
+
+Given = TypeVar("Given")
+Result = TypeVar("Result")
 
 
 class BlockPixels(NamedTuple):
@@ -31,10 +41,37 @@ class BlockPixels(NamedTuple):
     Attributes:
         codes: (height, width) int32, BACKGROUND for no polygon.
         confidence: (height, width) int32 units, -1 where unknown; None where there is none.
+        levels: (height, width) uint8, the same in levels, for percentiles.
     """
 
     codes: NDArray[np.int32]
     confidence: NDArray[np.int32] | None = None
+    levels: NDArray[np.uint8] | None = None
+
+    def part(self, rows: slice, cols: slice) -> BlockPixels:
+        """A copy of some rows and columns."""
+        return BlockPixels(*(None if layer is None else layer[rows, cols].copy() for layer in self))  # type: ignore[arg-type]
+
+
+class LoneTrace(NamedTuple):
+    """What one block contributes without its neighbors.
+
+    Attributes:
+        window: the block.
+        inner: of the pixels that have a neighbor above and to the left in the block, or none in the raster; None where
+            there are none.
+        top: first row, (1, width).
+        left: first column, (height, 1).
+        bottom: codes of the last row, (1, width).
+        right: codes of the last column, (height, 1).
+    """
+
+    window: Window
+    inner: BlockTrace | None
+    top: BlockPixels
+    left: BlockPixels
+    bottom: NDArray[np.int32]
+    right: NDArray[np.int32]
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,62 +123,156 @@ def _grouped_edges(sizes: Sequence[int], block: int) -> tuple[int, ...]:
 def trace_blocks(
     read: Callable[[Window], BlockPixels], blocks: Blocks, progress: Progress | None = None
 ) -> Iterator[BlockTrace]:
-    """Read block after block, and trace up to `THREADS` of them at once.
+    """Read block after block in this thread, and trace up to `THREADS` of them at once; then the seams.
 
     Raises:
         BlockError: a block could not be read; the message has its window.
     """
     total, done = blocks.shape[0] * blocks.shape[1], 0
-    threads = min(THREADS, os.cpu_count() or 1)
-    waiting: deque[Future[BlockTrace]] = deque()
+    alone = []
+    pixels = ((window, _read(read, window)) for window in blocks)
+    for lone in in_threads(lambda given: trace_alone(given[1], given[0], blocks.shape), pixels, THREADS):
+        done += lone.window.area
+        if progress is not None:
+            progress(done, total)
+        if lone.inner is not None:
+            yield lone.inner
+        alone.append(lone._replace(inner=None))
+    yield from trace_seams(alone, blocks.shape)
+
+
+def in_threads(work: Callable[[Given], Result], given: Iterable[Given], threads: int) -> Iterator[Result]:
+    """Results in order, a few at a time in the making."""
+    waiting: deque[Future[Result]] = deque()
     with ThreadPoolExecutor(threads) as pool:
-
-        def first() -> BlockTrace:
-            nonlocal done
-            trace = waiting.popleft().result()
-            done += trace.window.area
-            if progress is not None:
-                progress(done, total)
-            return trace
-
-        for window, codes, confidence in _with_halos(read, blocks):
-            waiting.append(pool.submit(trace_block, codes, window, blocks.shape[1], confidence))
-            if len(waiting) > threads:
-                yield first()
-        while waiting:
-            yield first()
+        try:
+            for one in given:
+                waiting.append(pool.submit(work, one))
+                if len(waiting) > threads:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
 
 
-def _with_halos(
-    read: Callable[[Window], BlockPixels], blocks: Blocks
-) -> Iterator[tuple[Window, NDArray[np.int32], NDArray[np.int32] | None]]:
-    """Window, codes with a halo, and confidence of each block.
+def trace_alone(pixels: BlockPixels, window: Window, shape: tuple[int, int]) -> LoneTrace:
+    """Trace a block of a raster of that shape, as far as it needs no neighbor."""
+    skip = int(window.row > 0), int(window.col > 0)
+    inner = Window(window.row + skip[0], window.col + skip[1], window.height - skip[0], window.width - skip[1])
+    trace = None
+    if not inner.is_empty:
+        ends = int(window.row_stop == shape[0]), int(window.col_stop == shape[1])
+        codes = np.pad(pixels.codes, [(1 - skip[axis], ends[axis]) for axis in (0, 1)], constant_values=BACKGROUND)
+        known = (None if one is None else np.ascontiguousarray(one[skip[0] :, skip[1] :]) for one in pixels[1:])
+        trace = trace_block(codes, inner, shape[1], *known)  # type: ignore[arg-type]
+    everywhere, first = slice(None), slice(1)
+    return LoneTrace(
+        window,
+        trace,
+        pixels.part(first, everywhere),
+        pixels.part(everywhere, first),
+        pixels.codes[-1:, :].copy(),
+        pixels.codes[:, -1:].copy(),
+    )
 
-    The last row above and the last column to the left are kept, so that no pixel is read twice: where reading means
-    computing (a lazy array), a halo read anew would compute its neighbors again.
+
+class _Lines(NamedTuple):
+    """Pixels along whole rows (or columns) of the raster, by row (column); each as in one row.
+
+    Attributes:
+        codes: both sides of each border between blocks, with BACKGROUND before and after.
+        pixels: what follows each border, without that; codes and confidence.
     """
-    height, width = blocks.shape
-    above = np.full(width + 2, BACKGROUND, np.int32)  # raster column c is at c + 1
-    below = above.copy()
-    left = np.empty(0, np.int32)
-    for window in blocks:
-        with _block_errors(window):
-            pixels = read(window)
-        last_row, last_col = window.row_stop == height, window.col_stop == width
-        codes = np.full((window.height + 1 + last_row, window.width + 1 + last_col), BACKGROUND, np.int32)
-        codes[1 : window.height + 1, 1 : window.width + 1] = pixels.codes
-        codes[0, :] = above[window.col : window.col + codes.shape[1]]
-        if window.col > 0:
-            codes[1 : window.height + 1, 0] = left
-        left = codes[1 : window.height + 1, window.width].copy()
-        below[window.col + 1 : window.col_stop + 1] = codes[window.height, 1 : window.width + 1]
-        if last_col:
-            above, below = below, above
-        yield window, codes, pixels.confidence
+
+    codes: dict[int, NDArray[np.int32]]
+    pixels: dict[int, BlockPixels]
+
+
+def trace_seams(alone: Sequence[LoneTrace], shape: tuple[int, int]) -> Iterator[BlockTrace]:
+    """Trace the first row and the first column of all blocks, where other blocks lie before them."""
+    windows = [lone.window for lone in alone]
+    rows = _cut({window.row for window in windows}, shape[0])
+    cols = _cut({window.col for window in windows}, shape[1])
+    across, down = _rows_of(alone, shape), _cols_of(alone, shape)
+    for row, height in rows:
+        for col, width in cols:
+            window = Window(row, col, height, width)
+            if row in across.pixels:
+                yield _trace_strip(across, window, shape)
+            elif col in down.pixels:
+                yield _trace_strip(down, window, shape, upright=True)
+
+
+def _cut(starts: set[int], size: int) -> list[tuple[int, int]]:
+    """First row (column) and number of rows of each strip and each rest of a block."""
+    edges = sorted({0, size, *starts, *(start + 1 for start in starts if start > 0)})
+    return [(edge, stop - edge) for edge, stop in pairwise(edges)]
+
+
+def _trace_strip(lines: _Lines, window: Window, shape: tuple[int, int], *, upright: bool = False) -> BlockTrace:
+    row, begin, stop, end = window.row, window.col, window.col_stop, shape[1]
+    if upright:
+        row, begin, stop, end = window.col, window.row, window.row_stop, shape[0]
+    halo = slice(begin, stop + 1 + (stop == end))
+    codes = [lines.codes[row - 1][halo], lines.codes[row][halo]]
+    if row + 1 == shape[1 if upright else 0]:
+        codes.append(np.full_like(codes[0], BACKGROUND))
+    known = lines.pixels[row].part(slice(None), slice(begin, stop))
+    strip = BlockPixels(np.stack(codes), known.confidence, known.levels)
+    codes_in_place, *confidence = _turned(strip) if upright else strip
+    return trace_block(codes_in_place, window, shape[1], *confidence)  # type: ignore[arg-type]
+
+
+def _rows_of(alone: Sequence[LoneTrace], shape: tuple[int, int]) -> _Lines:
+    before = [(lone.window.row_stop, lone.window.col, lone.bottom) for lone in alone if lone.window.row_stop < shape[0]]
+    after = [(lone.window.row, lone.window.col, lone.top) for lone in alone if lone.window.row > 0]
+    return _lines_of(before, after, shape[1])
+
+
+def _cols_of(alone: Sequence[LoneTrace], shape: tuple[int, int]) -> _Lines:
+    before = [
+        (lone.window.col_stop, lone.window.row, lone.right.T) for lone in alone if lone.window.col_stop < shape[1]
+    ]
+    after = [(lone.window.col, lone.window.row, _turned(lone.left)) for lone in alone if lone.window.col > 0]
+    return _lines_of(before, after, shape[0])
+
+
+def _turned(column: BlockPixels) -> BlockPixels:
+    return BlockPixels(*(None if layer is None else np.ascontiguousarray(layer.T) for layer in column))  # type: ignore[arg-type]
+
+
+def _lines_of(
+    before: Iterable[tuple[int, int, NDArray[np.int32]]], after: Iterable[tuple[int, int, BlockPixels]], length: int
+) -> _Lines:
+    """Put together the parts (border, place along it, (1, n) pixels) of the lines before and after each border."""
+    lines = _Lines({}, {})
+    for border, at, codes in before:
+        line = lines.codes.setdefault(border - 1, np.full(length + 2, BACKGROUND, np.int32))
+        line[at + 1 : at + 1 + codes.size] = codes[0]
+    for border, at, pixels in after:
+        line = lines.codes.setdefault(border, np.full(length + 2, BACKGROUND, np.int32))
+        line[at + 1 : at + 1 + pixels.codes.size] = pixels.codes[0]
+        whole = lines.pixels.setdefault(border, _empty_like(pixels, length))
+        for layer, part in zip(whole, pixels, strict=True):
+            if layer is not None and part is not None:
+                layer[0, at : at + part.size] = part[0]
+    return lines
+
+
+def _empty_like(pixels: BlockPixels, length: int) -> BlockPixels:
+    return BlockPixels(*(None if layer is None else np.empty((1, length), layer.dtype) for layer in pixels))  # type: ignore[arg-type]
+
+
+def _read(read: Callable[[Window], BlockPixels], window: Window) -> BlockPixels:
+    with block_errors(window):
+        return read(window)
 
 
 @contextmanager
-def _block_errors(window: Window) -> Iterator[None]:
+def block_errors(window: Window) -> Iterator[None]:
+    """What fails while a block is read is a BlockError with its window."""
     try:
         yield
     except GeosegError:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from geoseg.vector.join import Chains, Coverage, concatenate_chains, merge_arcs, pick_components, sum_components
 from geoseg.vector.kernels import compiled, find, roots
+from geoseg.vector.levels import sum_levels
 from geoseg.vector.measure import Ground, local_frames
 from geoseg.vector.trace import Arcs
 
@@ -31,7 +32,7 @@ def fill_holes(coverage: Coverage, ground: Ground, smallest_m2: float) -> Covera
 
     Components that touch nothing but background stay, whatever their size; nodata stays nodata.
     """
-    components, arcs = coverage
+    components, arcs = coverage.components, coverage.arcs
     middle = np.array([ground.shape], np.int64) // 2
     down, right = np.hypot(*local_frames(ground, middle[:, 0], middle[:, 1])[0])
     steps = _steps(arcs.points, arcs.offsets)
@@ -39,7 +40,7 @@ def fill_holes(coverage: Coverage, ground: Ground, smallest_m2: float) -> Covera
     code = components.code.copy()
     parent = _absorb(code, component_areas(coverage, ground), arcs.left, arcs.right, length, smallest_m2)
     root = roots(parent)
-    taken = Coverage(components._replace(code=code[root]), arcs)
+    taken = coverage._replace(components=components._replace(code=code[root]))
     _, member = np.unique(root, return_inverse=True)  # the root is a set's first component: numbers stay in order
     return _regrouped(taken, member)
 
@@ -59,7 +60,10 @@ def _regrouped(coverage: Coverage, member: NDArray[np.int64]) -> Coverage:
     left, right = with_background[arcs.left], with_background[arcs.right]
     apart = np.flatnonzero(left != right)
     lines = concatenate_chains(arcs, Chains(2 * apart, np.arange(apart.size + 1)), False)
-    return Coverage(components, merge_arcs(Arcs(lines.points, lines.offsets, left[apart], right[apart])))
+    levels = coverage.levels
+    if levels is not None:
+        levels = sum_levels(levels, member, components.code.size)
+    return Coverage(components, merge_arcs(Arcs(lines.points, lines.offsets, left[apart], right[apart])), levels)
 
 
 @compiled

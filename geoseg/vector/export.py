@@ -7,6 +7,7 @@ import uuid
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import geopandas as gpd
@@ -18,6 +19,7 @@ from geoseg.errors import GeosegError, InputError
 from geoseg.legend import Selection
 from geoseg.raster.disk import check_output, publish_file
 from geoseg.vector.coding import generic_selection
+from geoseg.vector.made_by import Made, attributes, layer_options, writing_options
 from geoseg.vector.style import to_qml, to_sld
 
 _log = logging.getLogger(__name__)
@@ -73,6 +75,33 @@ def check_crs_fits(path: str | Path, crs: pyproj.CRS | None) -> None:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Content:
+    """What a file of polygons shall hold.
+
+    Attributes:
+        polygons: columns class_id and class_name, others as they are.
+        selections: classes in the order of layers and with their colors; a layer is written for each, polygons or none.
+        single_layer: in a GeoPackage, all classes in one layer; other formats have but one.
+        geometry_type: of all layers, "Polygon" or "MultiPolygon".
+        runs: that made it, for the record in the file.
+    """
+
+    polygons: gpd.GeoDataFrame
+    selections: Sequence[Selection]
+    single_layer: bool = False
+    geometry_type: str = "Polygon"
+    runs: Sequence[Made] = ()
+
+    @property
+    def layers(self) -> dict[str, tuple[list[Selection], gpd.GeoDataFrame]]:
+        """Classes and polygons of each layer of a GeoPackage, by its name."""
+        if self.single_layer or not self.selections:
+            return {SINGLE_LAYER: (list(self.selections), self.polygons)}
+        names = self.polygons["class_name"]
+        return {one.name: ([one], self.polygons[names == one.name]) for one in self.selections}
+
+
 def write_polygons(
     polygons: gpd.GeoDataFrame,
     path: str | Path,
@@ -99,49 +128,84 @@ def write_polygons(
     check_vector_output(path, overwrite=overwrite)
     check_crs_fits(path, polygons.crs)
     chosen = _selections_of(polygons) if selections is None else tuple(selections)
-    with published(path) as temporary:
+    write_content(Content(polygons, chosen, single_layer), path)
+
+
+def write_content(content: Content, path: Path, folder: Path | None = None) -> None:
+    """Write a file in place of the one that may be there; see `write_polygons`.
+
+    Args:
+        content: what to write.
+        path: the file.
+        folder: where it is until it is whole; None for beside it.
+    """
+    with published(path, folder) as temporary:
         match FORMATS[path.suffix.lower()]:
             case "GPKG":
-                _write_geopackage(polygons, temporary, chosen, single_layer)
+                write_geopackage(content, temporary)
             case "Parquet":
-                polygons.to_parquet(temporary, index=False, compression="zstd", write_covering_bbox=True)
+                write_parquet(content.polygons, temporary, content.runs)
             case "FlatGeobuf":
-                _write_layer(polygons, temporary, "FlatGeobuf", SINGLE_LAYER)
+                _write_layer(content, content.polygons, temporary, "FlatGeobuf", SINGLE_LAYER)
             case _:
-                _write_geojson(polygons, temporary)
+                _write_geojson(content, temporary)
 
 
-def _write_geopackage(
-    polygons: gpd.GeoDataFrame, path: Path, selections: Sequence[Selection], single_layer: bool
-) -> None:
-    layers = {selection.name: [selection] for selection in selections}
-    if single_layer or not layers:
-        layers = {SINGLE_LAYER: list(selections)}
-    _check_layer_names(list(layers))
-    for name, members in layers.items():
-        rows = polygons if single_layer or not members else polygons[polygons["class_name"] == name]
-        _write_layer(rows, path, "GPKG", name, GEOMETRY_NAME=GEOMETRY_COLUMN)
-    if selections:
-        pyogrio.write_dataframe(_styles(layers), path, layer=_STYLES_TABLE, driver="GPKG", layer_options={"FID": "id"})
+def write_parquet(polygons: gpd.GeoDataFrame, path: Path, runs: Sequence[Made] = ()) -> None:
+    """GeoParquet 1.1 with the covering column bbox, by which readers skip what is elsewhere."""
+    table = polygons.copy(deep=False)
+    table.attrs = attributes(runs)
+    table.to_parquet(path, index=False, compression="zstd", write_covering_bbox=True, schema_version="1.1.0")
 
 
-def _write_geojson(polygons: gpd.GeoDataFrame, path: Path) -> None:
-    if not polygons.crs.equals("OGC:CRS84", ignore_axis_order=True):
-        _log.warning("GeoJSON is in longitude and latitude (WGS 84): reprojected from %s.", polygons.crs.name)
+def write_geopackage(content: Content, path: Path) -> None:
+    """Write all layers of a GeoPackage that is not there yet, or add their rows to those that it has."""
+    check_layer_names(list(content.layers))
+    there = set(pyogrio.list_layers(path)[:, 0]) if path.exists() else set()
+    for name, (_, rows) in content.layers.items():
+        _write_layer(content, rows, path, "GPKG", name, append=name in there, GEOMETRY_NAME=GEOMETRY_COLUMN)
+    new = {name: members for name, (members, _) in content.layers.items() if name not in there}
+    if new and content.selections:
+        styles, append = _styles(new), _STYLES_TABLE in there
+        pyogrio.write_dataframe(
+            styles,
+            path,
+            layer=_STYLES_TABLE,
+            driver="GPKG",
+            append=append,
+            layer_options={"FID": "id", "DATETIME_PRECISION": "MILLISECOND"},
+        )
+
+
+def _write_geojson(content: Content, path: Path) -> None:
+    if not content.polygons.crs.equals("OGC:CRS84", ignore_axis_order=True):
+        name = content.polygons.crs.name
+        _log.warning("GeoJSON is in longitude and latitude (WGS 84): reprojected from %s.", name)
     # The driver reprojects, turns rings and cuts at the antimeridian; 8 decimals are 1 mm.
-    _write_layer(polygons, path, "GeoJSON", SINGLE_LAYER, RFC7946="YES", COORDINATE_PRECISION="8")
+    _write_layer(content, content.polygons, path, "GeoJSON", SINGLE_LAYER, RFC7946="YES", COORDINATE_PRECISION="8")
 
 
-def _write_layer(polygons: gpd.GeoDataFrame, path: Path, driver: str, layer: str, **options: str) -> None:
+def _write_layer(
+    content: Content,
+    rows: gpd.GeoDataFrame,
+    path: Path,
+    driver: str,
+    layer: str,
+    *,
+    append: bool = False,
+    **options: str,
+) -> None:
     with without_crs_is_fine():
         pyogrio.write_dataframe(
-            polygons,
+            rows,
             path,
             layer=layer,
             driver=driver,
-            geometry_type="Polygon",
+            geometry_type=content.geometry_type,
             use_arrow=True,
-            layer_options=options,
+            append=append,
+            layer_options={**options, **layer_options(driver, content.runs)},
+            **writing_options(driver, content.runs),
         )
 
 
@@ -180,7 +244,7 @@ def _selections_of(polygons: gpd.GeoDataFrame) -> tuple[Selection, ...]:
     return tuple(Selection(i, str(name), generic_selection(i).color, (i,)) for i, name in pairs)
 
 
-def _check_layer_names(names: Sequence[str]) -> None:
+def check_layer_names(names: Sequence[str]) -> None:
     folded = [name.casefold() for name in names]
     for name, key in zip(names, folded, strict=True):
         if folded.count(key) > 1 or key.startswith(_RESERVED):
@@ -191,9 +255,9 @@ def _check_layer_names(names: Sequence[str]) -> None:
 
 
 @contextmanager
-def published(path: Path) -> Iterator[Path]:
-    """A name in the same folder to write to; moved to `path`, synced, if all went well."""
-    temporary = path.with_name(f".{uuid.uuid4().hex}{path.suffix.lower()}")
+def published(path: Path, folder: Path | None = None) -> Iterator[Path]:
+    """A name to write to, in a folder of the same file system; moved to `path`, synced, if all went well."""
+    temporary = (folder or path.parent) / f".{uuid.uuid4().hex}{path.suffix.lower()}"
     try:
         with _fixed_date():
             yield temporary
@@ -202,10 +266,18 @@ def published(path: Path) -> Iterator[Path]:
     except (OSError, RuntimeError) as error:  # pyogrio's errors are RuntimeErrors
         if isinstance(error, GeosegError):
             raise
-        raise GeosegError(f"Writing {path} failed, nothing was changed: {error}") from error
+        raise writing_error(path, error) from error
     finally:
         temporary.unlink(missing_ok=True)
         _remove_leftovers(temporary)
+
+
+def writing_error(path: Path, cause: Exception) -> GeosegError:
+    """The error to raise where `cause` stopped a file of polygons from being written."""
+    return GeosegError(
+        f"Writing {path} failed, nothing was changed: {cause}. Check the free space of its disk, and run the same "
+        "command again."
+    )
 
 
 def _remove_leftovers(path: Path) -> None:

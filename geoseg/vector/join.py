@@ -20,7 +20,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geoseg.vector.kernels import compiled, roots, union_pairs
-from geoseg.vector.trace import Arcs, BlockTrace, Components
+from geoseg.vector.levels import Levels, concatenate_levels, sum_levels
+from geoseg.vector.runs import Components
+from geoseg.vector.trace import Arcs, BlockTrace
 
 # A half-arc is an arc seen in one direction: 2 * arc forwards, 2 * arc + 1 backwards; half ^ 1 is its other direction.
 
@@ -50,10 +52,17 @@ class Lines(NamedTuple):
 
 
 class Coverage(NamedTuple):
-    """A whole raster as components and the arcs between them."""
+    """A whole raster as components and the arcs between them.
+
+    Attributes:
+        components: one for each polygon.
+        arcs: their borders.
+        levels: of confidence in each component; None where it is not known.
+    """
 
     components: Components
     arcs: Arcs
+    levels: Levels | None = None
 
 
 class _Ends(NamedTuple):
@@ -69,7 +78,11 @@ def join(traces: Iterable[BlockTrace]) -> Coverage:
     blocks = sorted(traces, key=lambda trace: (trace.window.row, trace.window.col))
     number, components = _join_components(blocks)
     arcs = merge_arcs(_concatenate([trace.arcs for trace in blocks], number))
-    return Coverage(components, arcs)
+    counted = [trace.levels for trace in blocks if trace.levels is not None]
+    if len(counted) < len(blocks) or not blocks:
+        return Coverage(components, arcs)
+    member = np.concatenate(number).astype(np.int64)
+    return Coverage(components, arcs, sum_levels(concatenate_levels(counted), member, components.code.size))
 
 
 def _join_components(blocks: Sequence[BlockTrace]) -> tuple[list[NDArray[np.int32]], Components]:

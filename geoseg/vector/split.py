@@ -75,7 +75,7 @@ class Splits:
         code = coverage.components.code.copy()
         own = (code >= FIRST_CODE) & (code < FIRST_CODE + len(table))
         code[own] = table[code[own] - FIRST_CODE]
-        return Coverage(coverage.components._replace(code=code), coverage.arcs)
+        return coverage._replace(components=coverage.components._replace(code=code))
 
 
 def find_splits(

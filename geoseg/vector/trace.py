@@ -24,6 +24,8 @@ from numpy.typing import NDArray
 
 from geoseg.grid import Window
 from geoseg.vector.kernels import compiled, find, union
+from geoseg.vector.levels import Levels
+from geoseg.vector.runs import Components, Runs, add_confidence, count_levels, find_runs, measure
 
 BACKGROUND = int(np.iinfo(np.int32).min)
 """Code of pixels that get no polygon: nodata, classes not asked for, and all that lies outside the raster."""
@@ -51,24 +53,6 @@ class Arcs(NamedTuple):
     right: NDArray[np.int32]
 
 
-class Components(NamedTuple):
-    """4-connected pixels of one code, counted without the halo.
-
-    Attributes:
-        code: (components,) int32.
-        pixels: (components,) int64, number of pixels.
-        first: (components,) int64, row * raster width + column of the first pixel in row-major order.
-        confidence_sum: (components,) int64, sum of confidence units.
-        confidence_count: (components,) int64, pixels with a known confidence.
-    """
-
-    code: NDArray[np.int32]
-    pixels: NDArray[np.int64]
-    first: NDArray[np.int64]
-    confidence_sum: NDArray[np.int64]
-    confidence_count: NDArray[np.int64]
-
-
 class Borders(NamedTuple):
     """Component of each pixel in the outermost rows and columns of the padded block; -1 for background."""
 
@@ -86,12 +70,7 @@ class BlockTrace:
     arcs: Arcs
     components: Components
     borders: Borders
-
-
-class _Runs(NamedTuple):
-    start: NDArray[np.int32]  # (runs,) first column
-    code: NDArray[np.int32]  # (runs,)
-    row: NDArray[np.int64]  # (rows + 1,) where each row's runs begin
+    levels: Levels | None = None
 
 
 class _Graph(NamedTuple):
@@ -110,7 +89,11 @@ class _Vertex(NamedTuple):
 
 
 def trace_block(
-    codes: NDArray[np.int32], window: Window, raster_width: int, confidence: NDArray[np.int32] | None = None
+    codes: NDArray[np.int32],
+    window: Window,
+    raster_width: int,
+    confidence: NDArray[np.int32] | None = None,
+    levels: NDArray[np.uint8] | None = None,
 ) -> BlockTrace:
     """Components and arcs of one block.
 
@@ -120,41 +103,22 @@ def trace_block(
         window: the block's own pixels.
         raster_width: columns of the raster, to number pixels.
         confidence: (height, width) confidence units, -1 where unknown.
+        levels: (height, width) confidence in levels, for percentiles.
     """
-    runs = _find_runs(codes)
+    runs = find_runs(codes)
     parent, graph = _sweep(runs, codes.shape[1])
     labels, count = _label_runs(runs, parent)
-    components = _measure(runs, labels, count, (window.row, window.col, window.height, window.width), raster_width)
+    components = measure(runs, labels, count, (window.row, window.col, window.height, window.width), raster_width)
     if confidence is not None:
-        _add_confidence(runs, labels, confidence, components)
+        add_confidence(runs, labels, confidence, components)
     arcs = _chain(graph, labels)
     arcs.points[:] += np.array([window.row - 1, window.col - 1], np.int32)
-    return BlockTrace(window, arcs, components, _borders(runs, labels, codes.shape[1]))
+    counted = None if levels is None else Levels(*count_levels(runs, labels, count, levels))
+    return BlockTrace(window, arcs, components, _borders(runs, labels, codes.shape[1]), counted)
 
 
 @compiled
-def _find_runs(codes: NDArray[np.int32]) -> _Runs:
-    height, width = codes.shape
-    start = np.empty(codes.size, np.int32)
-    row = np.empty(height + 1, np.int64)
-    count = 0
-    for i in range(height):
-        row[i] = count
-        start[count] = 0
-        count += 1
-        for j in range(1, width):
-            start[count if count < start.size else 0] = j  # written always, kept only where a run begins: no branch
-            count += codes[i, j] != codes[i, j - 1]
-    row[height] = count
-    code = np.empty(count, np.int32)
-    for i in range(height):
-        for run in range(row[i], row[i + 1]):
-            code[run] = codes[i, start[run]]
-    return _Runs(start[:count].copy(), code, row)
-
-
-@compiled
-def _sweep(runs: _Runs, width: int) -> tuple[NDArray[np.int32], _Graph]:
+def _sweep(runs: Runs, width: int) -> tuple[NDArray[np.int32], _Graph]:
     """Sets of touching runs of one code, and the vertices of their boundaries in row-major order."""
     lines = runs.row.size - 1
     capacity = 2 * runs.start.size + 2 * lines + width + 2
@@ -178,7 +142,7 @@ def _sweep(runs: _Runs, width: int) -> tuple[NDArray[np.int32], _Graph]:
 
 @compiled
 def _sweep_line(
-    runs: _Runs,
+    runs: Runs,
     line: int,
     width: int,
     parent: NDArray[np.int32],
@@ -237,7 +201,7 @@ def _add_vertex(graph: _Graph, count: int, vertex: _Vertex) -> int:
 
 
 @compiled
-def _label_runs(runs: _Runs, parent: NDArray[np.int32]) -> tuple[NDArray[np.int32], int]:
+def _label_runs(runs: Runs, parent: NDArray[np.int32]) -> tuple[NDArray[np.int32], int]:
     """Component of each run, numbered by their first runs; -1 for background."""
     labels = np.empty(parent.size, np.int32)
     count = 0
@@ -254,54 +218,7 @@ def _label_runs(runs: _Runs, parent: NDArray[np.int32]) -> tuple[NDArray[np.int3
 
 
 @compiled
-def _measure(
-    runs: _Runs, labels: NDArray[np.int32], count: int, window: tuple[int, int, int, int], raster_width: int
-) -> Components:
-    row, col, height, width = window
-    code = np.empty(count, np.int32)
-    pixels = np.zeros(count, np.int64)
-    first = np.full(count, np.iinfo(np.int64).max, np.int64)
-    for i in range(runs.row.size - 1):
-        for run in range(runs.row[i], runs.row[i + 1]):
-            label = labels[run]
-            if label < 0:
-                continue
-            code[label] = runs.code[run]
-            begin, end = _own_columns(runs, i, run, width)
-            if 1 <= i <= height and begin < end:
-                first[label] = min(first[label], (row + i - 1) * raster_width + col + begin - 1)
-                pixels[label] += end - begin
-    return Components(code, pixels, first, np.zeros(count, np.int64), np.zeros(count, np.int64))
-
-
-@compiled
-def _own_columns(runs: _Runs, row: int, run: int, width: int) -> tuple[int, int]:
-    """Columns of the padded block that the run covers, halo left out."""
-    end = runs.start[run + 1] if run + 1 < runs.row[row + 1] else width + 1
-    return max(runs.start[run], 1), min(end, width + 1)
-
-
-@compiled
-def _add_confidence(
-    runs: _Runs, labels: NDArray[np.int32], confidence: NDArray[np.int32], components: Components
-) -> None:
-    height, width = confidence.shape
-    for i in range(1, height + 1):
-        for run in range(runs.row[i], runs.row[i + 1]):
-            label = labels[run]
-            begin, end = _own_columns(runs, i, run, width)
-            total, known = 0, 0
-            for j in range(begin, end):
-                units = confidence[i - 1, j - 1]
-                total += units if units >= 0 else 0
-                known += units >= 0
-            if label >= 0:
-                components.confidence_sum[label] += total
-                components.confidence_count[label] += known
-
-
-@compiled
-def _borders(runs: _Runs, labels: NDArray[np.int32], width: int) -> Borders:
+def _borders(runs: Runs, labels: NDArray[np.int32], width: int) -> Borders:
     height = runs.row.size - 1
     return Borders(
         _row_labels(runs, labels, 0, width),
@@ -312,7 +229,7 @@ def _borders(runs: _Runs, labels: NDArray[np.int32], width: int) -> Borders:
 
 
 @compiled
-def _row_labels(runs: _Runs, labels: NDArray[np.int32], row: int, width: int) -> NDArray[np.int32]:
+def _row_labels(runs: Runs, labels: NDArray[np.int32], row: int, width: int) -> NDArray[np.int32]:
     out = np.empty(width, np.int32)
     for run in range(runs.row[row], runs.row[row + 1]):
         end = runs.start[run + 1] if run + 1 < runs.row[row + 1] else width
