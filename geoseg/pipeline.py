@@ -33,6 +33,7 @@ if TYPE_CHECKING:  # torch and numba load where they are needed
 
     from geoseg.change.dates import Dates
     from geoseg.change.detect import ChangeJob, ChangeOptions, Matrix
+    from geoseg.change.radiometry import Radiometry
     from geoseg.change.shift import Shift
     from geoseg.inference.job import Job, Scene
     from geoseg.inference.plan import Plan, RunOptions
@@ -260,6 +261,7 @@ class ChangeSummary:
         crs: of the common grid, as text.
         shift: of the second date against the first, as estimated; None for class maps, or where nothing tells.
         is_corrected: whether the second date was moved by it.
+        radiometry: how the second date was put in the light of the first; None where it was not.
         up_to_date: the transitions were there already, made of the same dates with the same options.
     """
 
@@ -270,6 +272,7 @@ class ChangeSummary:
     crs: str | None
     shift: Shift | None = None
     is_corrected: bool = False
+    radiometry: Radiometry | None = None
     up_to_date: bool = False
 
 
@@ -286,6 +289,7 @@ def change_files(
     extent: Literal["intersection", "union"] = "intersection",
     resolution: float | None = None,
     coregister: bool = False,
+    radiometry: Literal["none", "mad", "histogram"] = "none",
     options: ChangeOptions | None = None,
     reading: SceneOptions | None = None,
     run: RunOptions | None = None,
@@ -310,6 +314,8 @@ def change_files(
         extent: what both dates cover, or what either does.
         resolution: side of a pixel of the common grid, in units of its CRS; else that of the finer date.
         coregister: move the second scene by the shift that is estimated between the two.
+        radiometry: put the second scene in the light of the first, by a line for each band through pixels that have not
+            changed (mad), or by histograms; of the whole scene.
         options: what counts as change.
         reading: what the scenes' files do not say.
         run: as for `segment_file`.
@@ -336,7 +342,7 @@ def change_files(
         _check_report(Path(report))
     dates = open_dates(before, after, kind=kind, extent=extent, resolution=resolution, reading=reading)
     folder = output.with_name(f"{output.stem}-dates")
-    dates = dates.on_grid(folder, coregister=coregister)
+    dates = dates.on_grid(folder, coregister=coregister, radiometry=radiometry)
     if dates.are_maps:
         job = dates.job(options)
     else:
@@ -359,7 +365,17 @@ def change_files(
         outputs += ChangeReport(dates, job.legend, matrix, output, options).write(Path(report))
     grid = dates.grid
     crs = grid.crs.to_string() if grid.crs else None
-    return ChangeSummary(outputs, matrix, grid.shape, grid.transform, crs, dates.shift, dates.is_corrected, up_to_date)
+    return ChangeSummary(
+        outputs,
+        matrix,
+        grid.shape,
+        grid.transform,
+        crs,
+        dates.shift,
+        dates.is_corrected,
+        dates.radiometry,
+        up_to_date,
+    )
 
 
 def _check_report(path: Path) -> None:

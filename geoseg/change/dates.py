@@ -15,6 +15,8 @@ from rasterio.errors import RasterioError
 from geoseg.catalog import open_named_reader
 from geoseg.change.align import Dated, Extent, common_grid, georef_of, is_on, resampled
 from geoseg.change.detect import ChangeJob, ChangeOptions
+from geoseg.change.matched import write_matched
+from geoseg.change.radiometry import METHODS, Method, Radiometry, find_radiometry
 from geoseg.change.shift import Shift, estimate_shift
 from geoseg.errors import InputError
 from geoseg.legend import Legend
@@ -60,6 +62,7 @@ class Dates:
         reading: what the scenes' files do not say.
         shift: of the second scene against the first; None before it is estimated, and where nothing tells.
         is_corrected: whether the second scene was moved by it.
+        radiometry: how the second scene was put in the light of the first; None where it was not.
     """
 
     before: Date
@@ -69,20 +72,34 @@ class Dates:
     reading: SceneOptions = field(default_factory=SceneOptions)
     shift: Shift | None = None
     is_corrected: bool = False
+    radiometry: Radiometry | None = None
 
     @property
     def are_maps(self) -> bool:
         return self.legend is not None
 
-    def on_grid(self, folder: Path, *, coregister: bool = False) -> Dates:
+    def on_grid(self, folder: Path, *, coregister: bool = False, radiometry: Method = "none") -> Dates:
         """Both on the grid, by small VRT files in a folder where need be; the shift of scenes estimated.
 
+        Args:
+            folder: of those files.
+            coregister: move the second scene by the shift.
+            radiometry: how it gets the light of the first.
+
         Raises:
-            InputError: class maps are to be moved: only pictures tell how far.
+            InputError: class maps are to be moved or put in another light: only pictures tell how.
             GeosegError: a file could not be read or written.
         """
+        if radiometry not in METHODS:
+            raise InputError(f"The radiometry of a date is {', '.join(METHODS)}, not {radiometry!r}.")
         if coregister and self.are_maps:
             raise InputError("Class maps do not tell a shift well; give the scenes, or leave --coregister out.")
+        if radiometry != "none" and self.are_maps:
+            raise InputError("Class maps have no light to be matched; give the scenes, or leave --radiometry out.")
+        found = self._aligned(folder, coregister)
+        return found if radiometry == "none" else found.in_one_light(folder, radiometry)
+
+    def _aligned(self, folder: Path, coregister: bool) -> Dates:
         before, after = self._placed(self.before, folder, "before"), self._placed(self.after, folder, "after")
         found = replace(self, before=before, after=after)
         if self.are_maps:
@@ -101,6 +118,15 @@ class Dates:
                 (shift.rows**2 + shift.cols**2) ** 0.5,
             )
         return replace(found, shift=shift)
+
+    def in_one_light(self, folder: Path, method: Method) -> Dates:
+        """The second scene as if taken in the light of the first, by a VRT file in a folder.
+
+        Raises:
+            InputError: the dates store numbers of two kinds, share no band, or too few pixels are alike.
+        """
+        found = match_light(self.before.path, self.after.path, folder / "after-matched.vrt", self.reading, method)
+        return replace(self, after=replace(self.after, path=str(found[0])), radiometry=found[1])
 
     def stacked(self, bands: Sequence[str]) -> tuple[list[str], dict[str, str]]:
         """Files of both scenes, and in which of them the bands of each date lie.
@@ -144,6 +170,29 @@ class Dates:
             folder.mkdir(parents=True, exist_ok=True)
         vrt = resampled(date.given, self.grid, folder / f"{role}.vrt", classes=self.are_maps, shift_px=shift_px)
         return replace(date, path=str(vrt))
+
+
+def match_light(reference: str, path: str, vrt: Path, reading: SceneOptions, method: Method) -> tuple[Path, Radiometry]:
+    """A VRT of a scene in the light of another on the same grid.
+
+    Raises:
+        InputError: they store numbers of two kinds, share no band, or too few pixels are alike.
+    """
+    wanted, given = (open_named_reader(one, reading) for one in (reference, path))
+    names = tuple(name for name in given.bands if name in wanted.bands)
+    kinds = [{layer.dtype for layer in reader.layers if layer.name in names} for reader in (wanted, given)]
+    if not names or kinds[0] != kinds[1]:
+        told = [f"{', '.join(reader.bands)} ({reader.dtype})" for reader in (wanted, given)]
+        raise InputError(f"Radiometry needs the same bands, stored alike, on both dates: {told[0]} and {told[1]}.")
+    found = find_radiometry(
+        wanted.select(names).read, given.select(names).read, wanted.shape, bands=names, method=method
+    )
+    layers = {layer.name: layer for layer in given.layers}
+    curves = {layers[name].number: curve for name, curve in zip(names, found.curves, strict=True)}
+    first = wanted.select(names).layers[0]
+    with disk_errors("putting dates in one light", vrt.parent.parent):
+        vrt.parent.mkdir(parents=True, exist_ok=True)
+        return write_matched(path, vrt, curves, (first.scale, first.offset)), found
 
 
 def open_dates(

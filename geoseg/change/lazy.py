@@ -12,6 +12,7 @@ import dask.array
 import numpy as np
 import pandas as pd
 import xarray as xr
+from dask.delayed import delayed
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 from odc.geo.xr import xr_reproject
@@ -20,6 +21,7 @@ from rasterio.crs import CRS
 from geoseg.change.align import Dated, Extent, common_grid, is_on, resampling
 from geoseg.change.detect import ChangeOptions
 from geoseg.change.history import MOST_DATES, history
+from geoseg.change.radiometry import METHODS, Method, Radiometry, fit_radiometry, sampling_step
 from geoseg.change.transitions import (
     Transitions,
     compare_classes,
@@ -53,6 +55,7 @@ def segment_stack(
     time: Sequence[Any] | None = None,
     extent: Extent = "intersection",
     resolution: float | None = None,
+    radiometry: Method = "none",
     run: RunOptions | None = None,
 ) -> xr.Dataset:
     """Land cover of several dates on one grid, lazily.
@@ -63,6 +66,7 @@ def segment_stack(
         time: coordinate of each date, such as np.datetime64; 0, 1, 2 without it.
         extent: what all dates cover, or what any of them does.
         resolution: side of a pixel of the common grid, in units of its CRS; else that of the finest date.
+        radiometry: how all dates get the light of the first: `mad` or `histogram`, over the whole of each scene.
         run: as for `segment`.
 
     Returns:
@@ -73,7 +77,7 @@ def segment_stack(
     """
     times = _times(time, len(scenes))
     placed = _on_one_grid([normalized(scene, SceneOptions()) for scene in scenes], extent, resolution)
-    covers = [segment(scene, model, run=run) for scene in placed]
+    covers = [segment(scene, model, run=run) for scene in in_light_of_first(placed, radiometry)]
     return xr.concat(covers, pd.Index(times, name="time"), combine_attrs="override", join="exact")
 
 
@@ -85,6 +89,7 @@ def detect_change(
     options: ChangeOptions | None = None,
     extent: Extent = "intersection",
     resolution: float | None = None,
+    radiometry: Method = "none",
     run: RunOptions | None = None,
 ) -> xr.Dataset:
     """Change between two dates, lazily.
@@ -96,6 +101,7 @@ def detect_change(
         options: what counts as change.
         extent: what both dates cover, or what either does.
         resolution: side of a pixel of the common grid, in units of its CRS; else that of the finer date.
+        radiometry: how the second scene gets the light of the first: `mad` or `histogram`, over the whole of both.
         run: as for `segment`.
 
     Returns:
@@ -108,11 +114,14 @@ def detect_change(
     options = options or ChangeOptions()
     pairs: Pairs | None = None
     if model is None:
+        if radiometry != "none":
+            raise InputError("Class maps have no light to be matched; give scenes and a model, or no radiometry.")
         legend = _legend_of(before, after)
         maps = _on_one_grid([_as_map(before), _as_map(after)], extent, resolution, classes=True)
         parts, grid = [_indices(one, legend) for one in maps], maps[0]
     else:
         placed = _on_one_grid([normalized(scene, SceneOptions()) for scene in (before, after)], extent, resolution)
+        placed = in_light_of_first(placed, radiometry)
         pair = PairClasses.of(model.card)
         legend, pairs = (model.card.legend, None) if pair is None else (pair.legend, pair.pairs)
         seen = placed if pair is None else [_stacked(placed, pair.bands)]
@@ -291,6 +300,52 @@ def _placed(date: xr.DataArray, own: Georef, grid: Georef, classes: bool) -> xr.
     if classes:
         return out.where(there.data, np.asarray(nodata, out.dtype)).assign_attrs(attrs)
     return out.assign_coords(valid=(("y", "x"), there.data))
+
+
+def in_light_of_first(dates: Sequence[xr.DataArray], method: Method) -> list[xr.DataArray]:
+    """Scenes on one grid as if taken in the light of the first; whole scenes are looked at once something is computed.
+
+    Raises:
+        InputError: the method is unknown, or the dates have other bands or dtypes.
+    """
+    if method not in METHODS:
+        raise InputError(f"The radiometry of a date is {', '.join(METHODS)}, not {method!r}.")
+    if method == "none":
+        return list(dates)
+    return [dates[0], *(_matched(date, dates[0], method) for date in dates[1:])]
+
+
+def _matched(date: xr.DataArray, first: xr.DataArray, method: Method) -> xr.DataArray:
+    kinds = [(*map(str, scene.band.values), str(scene.dtype)) for scene in (first, date)]
+    if kinds[0] != kinds[1]:
+        raise InputError(f"Radiometry needs the same bands, stored alike, on both dates: {kinds[0]} and {kinds[1]}.")
+    step = sampling_step((date.sizes["y"], date.sizes["x"]))
+    seen = [
+        (part.data[:, ::step, ::step], part.valid.data[::step, ::step] if "valid" in part.coords else None)
+        for part in (first, date)
+    ]
+    found = delayed(_fitted, pure=False)(*seen[0], *seen[1], kinds[0][:-1], method)
+    lazy = date.chunk() if date.chunks is None else date
+    nodata = date.attrs.get("_FillValue")
+    whole = lazy.data.rechunk({0: -1})
+    moved = _dask.map_blocks(_relit, whole, found=found, nodata=nodata, meta=np.empty((0, 0, 0), date.dtype))
+    scaling = {name: first.attrs[name] for name in ("scale", "offset") if name in first.attrs}
+    kept = {name: value for name, value in date.attrs.items() if name not in ("scale", "offset")}
+    return date.copy(data=moved).assign_attrs(kept | scaling)
+
+
+def _fitted(
+    wanted: NDArray[Any], known: Any, given: NDArray[Any], own: Any, bands: tuple[str, ...], method: Method
+) -> Radiometry:
+    valid = np.ones(wanted.shape[1:], bool)
+    for mask in (known, own):
+        valid &= True if mask is None else mask
+    pixels = (values[:, valid].T.astype(np.float64) for values in (wanted, given))
+    return fit_radiometry(*pixels, bands=bands, method=method)
+
+
+def _relit(values: NDArray[Any], found: Radiometry, nodata: float | None) -> NDArray[Any]:
+    return found.apply(values, nodata)
 
 
 def _georef(date: xr.DataArray) -> Georef:

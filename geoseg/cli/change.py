@@ -32,6 +32,9 @@ def change(
     extent: Annotated[str, typer.Option(help="intersection or union of the dates.")] = "intersection",
     resolution: Annotated[float | None, typer.Option(help="Of the common grid, in units of its CRS.")] = None,
     coregister: Annotated[bool, typer.Option("--coregister", help="Move the second scene onto the first.")] = False,
+    radiometry: Annotated[
+        str, typer.Option(help="Put the second scene in the light of the first: none, mad or histogram.")
+    ] = "none",
     prior: Annotated[float, typer.Option(help="Share of pixels that are expected to change.")] = 0.2,
     threshold: Annotated[float, typer.Option(help="Probability from which on a pixel counts as changed.")] = 0.5,
     min_area: Annotated[float, typer.Option(help="Smaller changes do not count, in square metres.")] = 0.0,
@@ -62,6 +65,7 @@ def change(
             extent="union" if extent == "union" else "intersection",
             resolution=resolution,
             coregister=coregister,
+            radiometry=radiometry,  # type: ignore[arg-type]  # checked there
             options=ChangeOptions(prior, threshold, min_area, min_width),
             reading=reading,
             run=run,
@@ -80,6 +84,8 @@ def _text(summary: ChangeSummary) -> str:
             f"{shift.rows:+.2f} rows, {shift.cols:+.2f} columns, spread {shift.spread:.2f} px, {shift.windows} windows"
         )
         lines.append(f"shift  {told}; {state}")
+    if summary.radiometry is not None:
+        lines.append(f"light  {summary.radiometry.told()}")
     matrix, unit = summary.matrix, "ha" if summary.crs is not None else "px"
     scale = 1e4 if summary.crs is not None else 1.0
     changes = [

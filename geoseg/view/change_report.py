@@ -94,6 +94,7 @@ class ChangeReport:
                 "spread": shift.spread,
                 "corrected": self.dates.is_corrected,
             },
+            "radiometry": None if self.dates.radiometry is None else self.dates.radiometry.to_dict(),
             "classes": list(matrix.names),
             "pixels": matrix.pixels.tolist(),
             "areas": matrix.m2.round(3).tolist(),
