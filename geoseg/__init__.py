@@ -8,8 +8,10 @@ from geoseg._lazy import getattr_of
 
 if TYPE_CHECKING:
     from geoseg.catalog import load_catalog, open_scene
+    from geoseg.change.clouds import CloudOptions
     from geoseg.change.detect import ChangeOptions
     from geoseg.change.lazy import detect_change, segment_stack, stack_history
+    from geoseg.change.series import StackOptions
     from geoseg.errors import BlockError, GeosegError, InputError
     from geoseg.inference.lazy import segment
     from geoseg.inference.plan import RunOptions
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
     from geoseg.models.ensemble import ensemble
     from geoseg.models.export import export_model
     from geoseg.models.find import list_models
-    from geoseg.pipeline import change_files, plan_file, pseudo_label, segment_file, vectorize_file
+    from geoseg.pipeline import change_files, plan_file, pseudo_label, segment_file, stack_files, vectorize_file
     from geoseg.raster.labels import LabelOptions, open_labels
     from geoseg.raster.reader import SceneOptions
     from geoseg.synthetic import SyntheticScene, write_scene
@@ -42,6 +44,9 @@ _HOMES = {
     "detect_change": "change.lazy",
     "segment_stack": "change.lazy",
     "stack_history": "change.lazy",
+    "stack_files": "pipeline",
+    "StackOptions": "change.series",
+    "CloudOptions": "change.clouds",
     "evaluate_file": "view.evaluation",
     "train": "view.training",
     "pseudo_label": "pipeline",
@@ -79,6 +84,9 @@ __all__ = [
     "detect_change",
     "segment_stack",
     "stack_history",
+    "stack_files",
+    "StackOptions",
+    "CloudOptions",
     "evaluate_file",
     "train",
     "pseudo_label",

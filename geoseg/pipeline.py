@@ -34,6 +34,7 @@ if TYPE_CHECKING:  # torch and numba load where they are needed
     from geoseg.change.dates import Dates
     from geoseg.change.detect import ChangeJob, ChangeOptions, Matrix
     from geoseg.change.radiometry import Radiometry
+    from geoseg.change.series import StackOptions, StackSummary
     from geoseg.change.shift import Shift
     from geoseg.inference.job import Job, Scene
     from geoseg.inference.plan import Plan, RunOptions
@@ -433,6 +434,65 @@ def _segmented_dates(
     return dates.job(options, posteriors=(spread[0], spread[1]), legend=loaded.card.legend, made_from=made_from)
 
 
+def stack_files(
+    dates: Sequence[str | os.PathLike[str]],
+    folder: str | os.PathLike[str],
+    *,
+    model: str | os.PathLike[str] | Model = "landcover-rgb",
+    options: StackOptions | None = None,
+    reading: SceneOptions | None = None,
+    run: RunOptions | None = None,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> StackSummary:
+    """Many dates of one place: class maps on one grid, when and how often they changed, and areas by date.
+
+    The folder gets `TIME.tif` for each scene, `changes.tif`, `first_change.tif`, `last_change.tif` (numbers of dates,
+    named in their legend), `most_frequent.tif`, `areas.csv` and `areas.json`. An interrupted run goes on where it
+    stopped.
+
+    Args:
+        dates: scenes or class maps, the earliest first, on any grids.
+        folder: of the outputs.
+        model: name or path of a bundle, or a loaded one; for scenes.
+        options: times, grid, light, and what hides the ground on each date.
+        reading: what the scenes' files do not say.
+        run: as for `segment_file`.
+        overwrite: replace outputs that exist.
+        progress: called with step, pixels done and pixels in all.
+
+    Raises:
+        InputError: the dates, the model, an option or the folder cannot be used.
+        GeosegError: reading, computing or writing failed; finished blocks are kept.
+    """
+    from geoseg.change.series import StackOptions, open_stack, write_stack
+
+    folder, told = Path(folder), progress or _silent
+    with _made_folder(folder):
+        stack = open_stack(dates, folder, options or StackOptions(), reading or SceneOptions())
+        if stack.legend is not None:
+            return write_stack(stack.job(), folder, overwrite=overwrite, progress=partial(told, "compare"))
+        from geoseg.models import load_model
+
+        loaded = load_model(model)
+        for number, date in enumerate(stack.dates):  # what does not fit is told before the first is computed
+            _job(date.path, loaded, stack.reading_of(number), run, (False, False))
+    for number, (date, time_of_date) in enumerate(zip(stack.dates, stack.times, strict=True)):
+        segment_file(
+            date.path,
+            stack.map_path(number),
+            model=loaded,
+            reading=stack.reading_of(number),
+            run=run,
+            overwrite=overwrite,
+            progress=lambda step, done, total, when=time_of_date: told(f"{step} {when}", done, total),  # type: ignore[misc]
+        )
+    job = stack.job(legend=loaded.card.legend, made_from={"model": loaded.card.name, "digest": loaded.digest})
+    summary = write_stack(job, folder, overwrite=overwrite, progress=partial(told, "compare"))
+    summary.outputs = [*job.maps, *summary.outputs]
+    return summary
+
+
 @dataclass
 class PseudoLabels:
     """What `pseudo_label` did.
@@ -511,6 +571,20 @@ def pseudo_label(
     if not any(kept.kept):
         log.warning("No pixel of %s is sure enough to be a label; give a lower threshold.", output)
     return PseudoLabels(output, kept)
+
+
+@contextmanager
+def _made_folder(folder: Path) -> Iterator[None]:
+    """A folder for outputs; one that was made here goes again when the input turns out to be bad."""
+    made = not folder.exists()
+    with disk_errors("making the folder of the outputs", folder.parent):
+        folder.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    except InputError:
+        if made:
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
 
 
 @contextmanager

@@ -145,14 +145,16 @@ def as_files(folder: Path, every: int = 1) -> tuple[Path, Path]:
 @pytest.mark.parametrize("method", ["mad", "histogram"])
 def test_the_file_holds_what_the_arrays_do(tmp_path: Path, method: Any) -> None:
     first, second = as_files(tmp_path)
-    vrt, found = match_light(str(first), str(second), tmp_path / "d" / "m.vrt", SceneOptions(), method)
+    vrt, found = match_light(
+        str(first), str(second), tmp_path / "d" / "m.vrt", (SceneOptions(), SceneOptions()), method
+    )
     with rasterio.open(vrt) as matched, rasterio.open(second) as own:
         assert (matched.transform, matched.crs, matched.nodata) == (own.transform, own.crs, 0)
         assert matched.descriptions == own.descriptions
         assert np.array_equal(matched.read(), found.apply(own.read(), 0))
         assert ((matched.read() == 0) == (own.read() == 0)).all()
     written = vrt.stat().st_mtime_ns
-    match_light(str(first), str(second), vrt, SceneOptions(), method)
+    match_light(str(first), str(second), vrt, (SceneOptions(), SceneOptions()), method)
     assert vrt.stat().st_mtime_ns == written
 
 
@@ -168,7 +170,7 @@ def test_other_numbers_and_masks_are_kept(tmp_path: Path, dtype: str) -> None:
             raster.write_mask(np.tile(np.arange(220) < 200, (200, 1)))
         paths.append(str(path))
     bands = {name: str(number) for number, name in enumerate(NAMES, 1)}
-    vrt, found = match_light(*paths, tmp_path / "m.vrt", SceneOptions(bands=bands), "mad")
+    vrt, found = match_light(*paths, tmp_path / "m.vrt", (SceneOptions(bands=bands),) * 2, "mad")
     pixels = open_named_reader(str(vrt), SceneOptions(bands=bands)).read(Window(0, 0, 200, 220))
     assert np.array_equal(pixels.valid, np.tile(np.arange(220) < 200, (200, 1)))
     own = open_named_reader(paths[1], SceneOptions(bands=bands)).read(Window(0, 0, 200, 220))

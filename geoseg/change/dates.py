@@ -49,6 +49,14 @@ class Date:
     def name(self) -> str:
         return Path(self.given).name
 
+    def on(self, grid: Georef, vrt: Path, *, classes: bool, shift_px: tuple[float, float] = (0.0, 0.0)) -> Date:
+        """On a grid, by a VRT file where need be; `shift_px` are rows and columns by which it is moved."""
+        if is_on(self.georef, grid) and shift_px == (0.0, 0.0):
+            return self
+        with disk_errors("putting dates on one grid", vrt.parent.parent):
+            vrt.parent.mkdir(parents=True, exist_ok=True)
+        return replace(self, path=str(resampled(self.given, grid, vrt, classes=classes, shift_px=shift_px)))
+
 
 @dataclass(frozen=True)
 class Dates:
@@ -125,7 +133,8 @@ class Dates:
         Raises:
             InputError: the dates store numbers of two kinds, share no band, or too few pixels are alike.
         """
-        found = match_light(self.before.path, self.after.path, folder / "after-matched.vrt", self.reading, method)
+        vrt, readings = folder / "after-matched.vrt", (self.reading, self.reading)
+        found = match_light(self.before.path, self.after.path, vrt, readings, method)
         return replace(self, after=replace(self.after, path=str(found[0])), radiometry=found[1])
 
     def stacked(self, bands: Sequence[str]) -> tuple[list[str], dict[str, str]]:
@@ -164,21 +173,19 @@ class Dates:
         return ChangeJob(before, after, self.grid, known, options, posteriors is not None, pairs, told)
 
     def _placed(self, date: Date, folder: Path, role: str, shift_px: tuple[float, float] = (0.0, 0.0)) -> Date:
-        if is_on(date.georef, self.grid) and shift_px == (0.0, 0.0):
-            return date
-        with disk_errors("putting dates on one grid", folder.parent):
-            folder.mkdir(parents=True, exist_ok=True)
-        vrt = resampled(date.given, self.grid, folder / f"{role}.vrt", classes=self.are_maps, shift_px=shift_px)
-        return replace(date, path=str(vrt))
+        return date.on(self.grid, folder / f"{role}.vrt", classes=self.are_maps, shift_px=shift_px)
 
 
-def match_light(reference: str, path: str, vrt: Path, reading: SceneOptions, method: Method) -> tuple[Path, Radiometry]:
-    """A VRT of a scene in the light of another on the same grid.
+def match_light(
+    reference: str, path: str, vrt: Path, readings: tuple[SceneOptions, SceneOptions], method: Method
+) -> tuple[Path, Radiometry]:
+    """A VRT of a scene in the light of another on the same grid; `readings` say what the files of both do not.
 
     Raises:
         InputError: they store numbers of two kinds, share no band, or too few pixels are alike.
     """
-    wanted, given = (open_named_reader(one, reading) for one in (reference, path))
+    pairs = zip((reference, path), readings, strict=True)
+    wanted, given = (open_named_reader(one, reading) for one, reading in pairs)
     names = tuple(name for name in given.bands if name in wanted.bands)
     kinds = [{layer.dtype for layer in reader.layers if layer.name in names} for reader in (wanted, given)]
     if not names or kinds[0] != kinds[1]:
@@ -209,27 +216,38 @@ def open_dates(
     Raises:
         InputError: they cannot be opened, are of two kinds, have different legends, or do not overlap.
     """
-    given = [os.fspath(path) for path in (before, after)]
-    found = [Date(path, path, georef_of(path)) for path in given]
-    are_maps = _are_maps(given, kind)
-    legends = [read_legend(path) for path in given] if are_maps else [None, None]
-    if legends[0] is not None and legends[1] is not None and _told(legends[0]) != _told(legends[1]):
-        names = [", ".join(legend.names) for legend in legends if legend is not None]
-        raise InputError(f"The legends differ: {found[0].name} has {names[0]}, {found[1].name} has {names[1]}.")
+    found = [Date(path, path, georef_of(path)) for path in (os.fspath(before), os.fspath(after))]
+    legend = shared_legend(found, kind)
     grid = common_grid([Dated(date.name, date.georef) for date in found], extent=extent, resolution=resolution)
-    return Dates(found[0], found[1], grid, legends[0], reading or SceneOptions())
+    return Dates(found[0], found[1], grid, legend, reading or SceneOptions())
+
+
+def shared_legend(dates: Sequence[Date], kind: Kind) -> Legend | None:
+    """The legend of class maps; None for scenes.
+
+    Raises:
+        InputError: some are scenes and some maps, or the legends differ.
+    """
+    if not _are_maps([date.given for date in dates], kind):
+        return None
+    legends = [read_legend(date.given) for date in dates]
+    for date, legend in zip(dates, legends, strict=True):
+        if _told(legend) != _told(legends[0]):
+            names = [", ".join(one.names) for one in (legends[0], legend)]
+            raise InputError(f"The legends differ: {dates[0].name} has {names[0]}, {date.name} has {names[1]}.")
+    return legends[0]
 
 
 def _are_maps(paths: list[str], kind: Kind) -> bool:
     if kind != "auto":
         return kind == "maps"
     known = [_has_legend(path) for path in paths]
-    if known[0] != known[1]:
-        pair = [path for _, path in sorted(zip(known, paths, strict=True))]
+    if any(known) and not all(known):
+        one, other = paths[known.index(True)], paths[known.index(False)]
         raise InputError(
-            f"{pair[1]} is a class map with a legend and {pair[0]} is not; give two scenes or two maps, or say --maps."
+            f"{one} is a class map with a legend and {other} is not; give two scenes or two maps, or say --maps."
         )
-    return known[0]
+    return all(known)
 
 
 def _has_legend(path: str) -> bool:

@@ -20,7 +20,7 @@ from rasterio.crs import CRS
 
 from geoseg.change.align import Dated, Extent, common_grid, is_on, resampling
 from geoseg.change.detect import ChangeOptions
-from geoseg.change.history import MOST_DATES, history
+from geoseg.change.history import MOST_DATES, history, number_type
 from geoseg.change.radiometry import METHODS, Method, Radiometry, fit_radiometry, sampling_step
 from geoseg.change.transitions import (
     Transitions,
@@ -45,6 +45,7 @@ from geoseg.raster.lazy import spatial_coords
 from geoseg.raster.reader import SceneOptions
 
 Pairs = tuple[tuple[int, int], ...]
+MOST_HELD = 2**28  # bytes of a stack that a task holds
 _dask: Any = dask.array  # its functions carry no types
 
 
@@ -149,8 +150,9 @@ def stack_history(class_maps: xr.DataArray) -> xr.Dataset:
         class_maps: (time, y, x) class ids with the legend in attrs, as `segment_stack(...).class_map`.
 
     Returns:
-        (y, x) uint8: `changes`; `first_change` and `last_change`, numbers of dates counted from 1, 0 for none; and
-        `most_frequent`, a class id. 255 where no date is known: clouds and gaps never count as change.
+        (y, x): `changes`; `first_change` and `last_change`, numbers of dates counted from 1, 0 for none; and
+        `most_frequent`, a class id. uint8, 255 where no date is known: clouds and gaps never count as change. The
+        numbers are uint16, with 65535, where there are more than 254 dates.
 
     Raises:
         InputError: there is no time or no legend, or there are too many dates.
@@ -161,22 +163,25 @@ def stack_history(class_maps: xr.DataArray) -> xr.Dataset:
             f"A stack has dimensions (time, y, x) and 1 to {MOST_DATES} dates; this has {dict(class_maps.sizes)}."
         )
     lazy = class_maps.chunk({"time": -1}).data
-    found = _dask.map_blocks(
-        _history, lazy, legend, dtype=np.uint8, drop_axis=0, new_axis=0, chunks=((4,), *lazy.chunks[1:])
-    )
+    if dates * max(lazy.chunksize[1:]) ** 2 > MOST_HELD:
+        lazy = lazy.rechunk({0: -1, 1: "auto", 2: "auto"}, block_size_limit=MOST_HELD)
+    kind, nodata = number_type(dates)
+    chunks = ((4,), *lazy.chunks[1:])
+    found = _dask.map_blocks(_history, lazy, legend, dtype=kind, drop_axis=0, new_axis=0, chunks=chunks)
     names = ("changes", "first_change", "last_change", "most_frequent")
     kept = {name: coord for name, coord in class_maps.coords.items() if "time" not in coord.dims and name != "time"}
     out = xr.Dataset({name: (("y", "x"), found[k]) for k, name in enumerate(names)}, kept)
+    out["most_frequent"] = out.most_frequent.astype(np.uint8)
     for name in names:
-        out[name].attrs["_FillValue"] = np.uint8(NODATA)
+        out[name].attrs["_FillValue"] = np.uint8(NODATA) if name == "most_frequent" else kind(nodata)
     out.most_frequent.attrs["legend"] = legend.to_json()
     return out
 
 
-def _history(values: NDArray[np.uint8], legend: Legend) -> NDArray[np.uint8]:
-    found = history(indices_of(values, legend), len(legend.classes))
+def _history(values: NDArray[np.uint8], legend: Legend) -> NDArray[Any]:
+    found = history((indices_of(date, legend) for date in values), len(legend.classes), len(values))
     ids = np.append(np.array(legend.ids, np.uint8), np.uint8(NODATA))
-    return np.stack([found.changes, found.first, found.last, ids[found.most]])
+    return np.stack([found.changes, found.first, found.last, ids[found.most].astype(found.first.dtype)])
 
 
 def _compared(

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from geoseg.cli import options
-from geoseg.errors import InputError
 
 if TYPE_CHECKING:
     from geoseg.inference.plan import RunOptions
@@ -48,21 +47,17 @@ def change(
     from geoseg.change.detect import ChangeOptions
     from geoseg.pipeline import change_files
 
-    if scenes and maps:
-        raise InputError("--scenes and --maps exclude each other.")
-    if extent not in ("intersection", "union"):
-        raise InputError(f"--extent is intersection or union, not {extent!r}.")
     with options.progress_bar() as progress:
         summary = change_files(
             before,
             after,
             output,
             model=model,
-            kind="scenes" if scenes else "maps" if maps else "auto",
+            kind=options.kind_of(scenes, maps),
             probability=probability,
             polygons=polygons,
             report=report,
-            extent="union" if extent == "union" else "intersection",
+            extent=options.extent_of(extent),
             resolution=resolution,
             coregister=coregister,
             radiometry=radiometry,  # type: ignore[arg-type]  # checked there

@@ -154,6 +154,20 @@ def listed(text: str | None) -> list[str] | None:
     return None if text is None else [name.strip() for name in text.split(",")]
 
 
+def kind_of(scenes: bool, maps: bool) -> Literal["auto", "scenes", "maps"]:
+    """What --scenes and --maps say of dates."""
+    if scenes and maps:
+        raise InputError("--scenes and --maps exclude each other.")
+    return "scenes" if scenes else "maps" if maps else "auto"
+
+
+def extent_of(text: str) -> Literal["intersection", "union"]:
+    """What --extent says."""
+    if text not in ("intersection", "union"):
+        raise InputError(f"--extent is intersection or union, not {text!r}.")
+    return "union" if text == "union" else "intersection"
+
+
 def one_or_many(scenes: list[str]) -> str | list[str]:
     return scenes[0] if len(scenes) == 1 else scenes
 
