@@ -18,7 +18,8 @@ from skimage.exposure import match_histograms
 import geoseg
 from geoseg.catalog import open_named_reader
 from geoseg.change import radiometry
-from geoseg.change.dates import match_light, open_dates
+from geoseg.change.dates import open_dates
+from geoseg.change.matched import match_light
 from geoseg.change.radiometry import find_radiometry, fit_radiometry, no_change_probability
 from geoseg.errors import InputError
 from geoseg.grid import Window
@@ -26,6 +27,7 @@ from geoseg.models import Model
 from geoseg.raster.reader import Pixels, SceneOptions
 
 GAINS, OFFSETS = np.array([1.3, 0.8, 1.1]), np.array([-20.0, 30.0, 8.0])
+MAD = geoseg.DateOptions(radiometry="mad")
 NAMES = ("red", "green", "blue")
 
 
@@ -183,7 +185,7 @@ def test_lazy_dates_are_matched_as_files_are(tmp_path: Path) -> None:
     first, second = as_files(tmp_path, 3)
     run = geoseg.RunOptions(chip=128, block=64)
     sure = Model(tiny_model().network, tiny_model().card.model_copy(update={"temperature": 0.05}))
-    found = geoseg.change_files(first, second, tmp_path / "c.tif", model=sure, radiometry="mad", run=run)
+    found = geoseg.change_files(first, second, tmp_path / "c.tif", model=sure, dates=MAD, run=run)
     assert found.radiometry is not None
     scenes = [geoseg.open_scene(path) for path in (first, second)]
     change = geoseg.detect_change(*scenes, sure, radiometry="mad", run=run)
@@ -202,9 +204,9 @@ def test_class_maps_have_no_light(tmp_path: Path) -> None:
     cover = tmp_path / "cover.tif"
     geoseg.segment_file(first, cover, model=tiny_model())
     with pytest.raises(InputError, match="no light to be matched"):
-        geoseg.change_files(cover, cover, tmp_path / "c.tif", radiometry="mad")
+        geoseg.change_files(cover, cover, tmp_path / "c.tif", dates=MAD)
     with pytest.raises(InputError, match="none, mad, histogram, not 'sift'"):
-        geoseg.change_files(first, first, tmp_path / "c.tif", model=tiny_model(), radiometry="sift")  # type: ignore[arg-type]
+        geoseg.DateOptions(radiometry="sift")  # type: ignore[arg-type]
     maps = [xr.DataArray(np.ones((3, 3)))] * 2
     with pytest.raises(InputError, match="no light to be matched"):
         geoseg.detect_change(*maps, radiometry="histogram")
@@ -214,5 +216,5 @@ def test_scenes_stored_in_two_ways_are_refused(tmp_path: Path) -> None:
     first, second = as_files(tmp_path)
     deep = write_rgb(tmp_path / "deep.tif", values=np.full((3, 200, 220), 900, np.uint16), crs="EPSG:32631")
     with pytest.raises(InputError, match=r"stored alike.*uint8.*uint16"):
-        open_dates(first, deep).on_grid(tmp_path / "d", radiometry="mad")
-    assert open_dates(first, second).on_grid(tmp_path / "d", radiometry="mad").radiometry is not None
+        open_dates((first, deep), MAD).on_grid(tmp_path / "d", "ab")
+    assert open_dates((first, second), MAD).on_grid(tmp_path / "d", "ab").after.radiometry is not None

@@ -109,7 +109,7 @@ def test_clouds_never_count_as_change(tmp_path: Path) -> None:
     mask[5:12, 8:20] = 0
     coarse = write_raster(tmp_path / "m.tif", mask, Affine(6, 0, 400_000, 0, -6, 5_000_000))
     clouds = CloudOptions(masks=("-", str(coarse), "-"))
-    found = geoseg.stack_files(paths, tmp_path / "out", options=geoseg.StackOptions(clouds=clouds))
+    found = geoseg.stack_files(paths, tmp_path / "out", options=geoseg.DateOptions(clouds=clouds))
     seen = values.copy()
     seen[1][np.kron(mask, np.ones((3, 3), np.uint8)) == 0] = 255
     for name, layer in expected(seen).items():
@@ -131,7 +131,7 @@ def test_quality_flags_hide_the_ground(tmp_path: Path, how: str) -> None:
     flags[:, 40:] = 0b1000 if how == "bits" else 9
     paths = [flagged(tmp_path, np.zeros_like(flags), "1.tif"), flagged(tmp_path, flags, "2.tif")]
     told = {"qa_bits": (1, 3)} if how == "bits" else {"qa_values": (8, 9)}
-    options = geoseg.StackOptions(clouds=CloudOptions(qa_band=4, **told))
+    options = geoseg.DateOptions(clouds=CloudOptions(qa_band=4, **told))
     card = tiny_model().card.model_copy(update={"gsd_m": 2.0, "gsd_range_m": (1.0, 4.0)})
     model = geoseg.Model(tiny_model().network, card)
     found = geoseg.stack_files(paths, tmp_path / "out", model=model, options=options)

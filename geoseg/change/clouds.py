@@ -52,6 +52,11 @@ class CloudOptions:
         if wrong := [bit for bit in self.qa_bits if not 0 <= bit < 32]:
             raise InputError(f"Bits of a QA band are counted from 0 to 31; {wrong[0]} is none.")
 
+    @property
+    def tells(self) -> bool:
+        """Whether anything is said of any date."""
+        return bool(self.masks) or self.qa_band is not None
+
     def check(self, dates: int) -> None:
         """Raise an InputError where masks are given and not one for each date."""
         if self.masks and len(self.masks) != dates:

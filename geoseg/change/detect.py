@@ -97,6 +97,7 @@ class ChangeJob:
         options: what counts as change.
         is_posterior: whether the files hold probabilities.
         pairs: where both files are one with the probabilities of pairs of classes, what they are.
+        masks: of both dates, 0 where the ground is hidden; None where nothing tells.
         made_from: names and digests of what the files come from.
     """
 
@@ -107,6 +108,7 @@ class ChangeJob:
     options: ChangeOptions
     is_posterior: bool
     pairs: tuple[tuple[int, int], ...] | None = None
+    masks: tuple[Path | None, Path | None] = (None, None)
     made_from: Mapping[str, str] = field(default_factory=dict)
 
     @cached_property
@@ -122,9 +124,10 @@ class ChangeJob:
 
     @cached_property
     def parts(self) -> dict[str, Any]:
+        files = [path for path in (self.before, self.after, *self.masks) if path is not None]
         return {
             "dates": dict(self.made_from),
-            "files": [open_named_reader(str(path), SceneOptions()).fingerprint() for path in (self.before, self.after)],
+            "files": [open_named_reader(str(path), SceneOptions()).fingerprint() for path in files],
             "grid": [*self.grid.shape, *self.grid.transform[:6], str(self.grid.crs)],
             "options": self.tags["GEOSEG_OPTIONS"],
             "version": self.tags["GEOSEG_VERSION"],
@@ -152,14 +155,26 @@ class ChangeJob:
         Raises:
             GeosegError: a file cannot be read.
         """
-        if self.pairs is not None:
-            joint = decode_confidence(read_pixels(self.before, window, all_bands=True))
-            return compare_joint(joint, self.pairs, threshold=self.options.threshold)
-        before, after = (read_pixels(path, window, all_bands=self.is_posterior) for path in (self.before, self.after))
         if self.is_posterior:
-            posteriors = (decode_confidence(values) for values in (before, after))
-            return compare_posteriors(*posteriors, prior=self.options.prior, threshold=self.options.threshold)
-        return compare_classes(*(indices_of(values[0], self.legend) for values in (before, after)))
+            return self._posterior(window).hidden(self._hidden(window))
+        maps = zip((self.before, self.after), self.masks, strict=True)
+        return compare_classes(*(map_indices(path, mask, self.legend, window) for path, mask in maps))
+
+    def _posterior(self, window: Window) -> Transitions:
+        prior, threshold = self.options.prior, self.options.threshold
+        before = decode_confidence(read_pixels(self.before, window, all_bands=True))
+        if self.pairs is not None:
+            return compare_joint(before, self.pairs, threshold=threshold)
+        after = decode_confidence(read_pixels(self.after, window, all_bands=True))
+        return compare_posteriors(before, after, prior=prior, threshold=threshold)
+
+    def _hidden(self, window: Window) -> NDArray[np.bool_]:
+        """Where a mask says so: a network that sees both dates has seen the clouds."""
+        hidden = np.zeros(window.shape, np.bool_)
+        for mask in self.masks:
+            if mask is not None:
+                hidden |= read_pixels(mask, window, all_bands=False)[0] == 0
+        return hidden
 
     def transitions(self, window: Window) -> Transitions:
         """Transitions of a window, which do not depend on how the grid is cut into windows."""
@@ -314,6 +329,14 @@ def _matrix(notes: Any, legend: Legend) -> Matrix:
     kept = list(notes)
     pixels, m2 = (np.sum([note[name] for note in kept], axis=0).reshape(classes, classes) for name in ("pixels", "m2"))
     return Matrix(legend.names, pixels.astype(np.int64), m2)
+
+
+def map_indices(path: Path, mask: Path | None, legend: Legend, window: Window) -> NDArray[np.int16]:
+    """Indices of the classes in a window of a class map, -1 where unknown or where a mask is 0."""
+    indices = indices_of(read_pixels(path, window, all_bands=False)[0], legend)
+    if mask is not None:
+        indices[read_pixels(mask, window, all_bands=False)[0] == 0] = -1
+    return indices
 
 
 def read_pixels(path: Path, window: Window, *, all_bands: bool) -> NDArray[np.uint8]:

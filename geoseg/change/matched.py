@@ -11,10 +11,12 @@ import rasterio
 from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.errors import RasterioError
 
-from geoseg.change.radiometry import Curve, as_stored, stored_range
-from geoseg.errors import GeosegError
-from geoseg.raster.disk import publish_bytes
+from geoseg.catalog import open_named_reader
+from geoseg.change.radiometry import Curve, Method, Radiometry, as_stored, find_radiometry, stored_range
+from geoseg.errors import GeosegError, InputError
+from geoseg.raster.disk import disk_errors, publish_bytes
 from geoseg.raster.georeference import Georef, ignore_not_georeferenced
+from geoseg.raster.reader import SceneOptions
 from geoseg.raster.vrt import georeference_xml
 
 _TYPES = {
@@ -28,6 +30,32 @@ _TYPES = {
     "float64": "Float64",
 }
 _WHOLE = 256  # knots of a line of bytes: one for each, so that GDAL's arithmetic is ours
+
+
+def match_light(
+    reference: str, path: str, vrt: Path, readings: tuple[SceneOptions, SceneOptions], method: Method
+) -> tuple[Path, Radiometry]:
+    """A VRT of a scene in the light of another on the same grid; `readings` say what the files of both do not.
+
+    Raises:
+        InputError: they store numbers of two kinds, share no band, or too few pixels are alike.
+    """
+    pairs = zip((reference, path), readings, strict=True)
+    wanted, given = (open_named_reader(one, reading) for one, reading in pairs)
+    names = tuple(name for name in given.bands if name in wanted.bands)
+    kinds = [{layer.dtype for layer in reader.layers if layer.name in names} for reader in (wanted, given)]
+    if not names or kinds[0] != kinds[1]:
+        told = [f"{', '.join(reader.bands)} ({reader.dtype})" for reader in (wanted, given)]
+        raise InputError(f"Radiometry needs the same bands, stored alike, on both dates: {told[0]} and {told[1]}.")
+    found = find_radiometry(
+        wanted.select(names).read, given.select(names).read, wanted.shape, bands=names, method=method
+    )
+    layers = {layer.name: layer for layer in given.layers}
+    curves = {layers[name].number: curve for name, curve in zip(names, found.curves, strict=True)}
+    first = wanted.select(names).layers[0]
+    with disk_errors("putting dates in one light", vrt.parent.parent):
+        vrt.parent.mkdir(parents=True, exist_ok=True)
+        return write_matched(path, vrt, curves, (first.scale, first.offset)), found
 
 
 def write_matched(path: str | Path, vrt: Path, curves: Mapping[int, Curve], scaling: tuple[float, float]) -> Path:

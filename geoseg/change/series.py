@@ -8,7 +8,7 @@ import json
 import logging
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +17,9 @@ import rasterio
 from numpy.typing import NDArray
 
 from geoseg.catalog import open_named_reader
-from geoseg.change.align import Dated, Extent, common_grid, georef_of
-from geoseg.change.clouds import CloudOptions, write_valid_mask
-from geoseg.change.dates import Date, Kind, match_light, shared_legend
-from geoseg.change.detect import compute_blocks, ground_of, read_pixels, row_areas
-from geoseg.change.history import MOST_IN_A_BYTE, NEVER, history
-from geoseg.change.radiometry import METHODS, Method
-from geoseg.change.times import times_of
-from geoseg.change.transitions import indices_of
+from geoseg.change.dates import DateOptions, Dates, open_dates
+from geoseg.change.detect import compute_blocks, ground_of, map_indices, row_areas
+from geoseg.change.history import MOST_DATES, MOST_IN_A_BYTE, NEVER, history
 from geoseg.errors import InputError
 from geoseg.grid import Block, Window
 from geoseg.legend import NODATA, Legend, LegendClass
@@ -45,120 +40,52 @@ EARLY, MIDDLE, LATE = (68, 1, 84), (33, 145, 140), (253, 231, 37)  # colours of 
 GRAY = "#dedede"
 
 
-@dataclass(frozen=True, slots=True)
-class StackOptions:
-    """How dates become a stack.
-
-    Attributes:
-        times: of each date: years, months, days or numbers; None takes them from the names of the files, else 1, 2, 3.
-        kind: what the dates are; auto takes rasters with a legend in their tags for class maps.
-        extent: what all dates cover, or what any of them does.
-        resolution: side of a pixel of the grid, in units of its CRS; else that of the finest date.
-        radiometry: how scenes get the light of the first.
-        clouds: what hides the ground.
-    """
-
-    times: tuple[str, ...] | None = None
-    kind: Kind = "auto"
-    extent: Extent = "intersection"
-    resolution: float | None = None
-    radiometry: Method = "none"
-    clouds: CloudOptions = field(default_factory=CloudOptions)
-
-
 @dataclass(frozen=True)
 class Stack:
-    """Dates on one grid.
+    """Dates on one grid, and the folder of what is made of them.
 
     Attributes:
-        dates: in the order of time.
-        times: of each, as text.
-        grid: of all.
-        legend: of class maps; None for scenes.
-        masks: of each date, 0 where the ground is hidden; None where nothing tells.
+        dates: each with a time.
         folder: of the outputs.
-        reading: what the scenes' files do not say.
     """
 
-    dates: tuple[Date, ...]
-    times: tuple[str, ...]
-    grid: Georef
-    legend: Legend | None
-    masks: tuple[Path | None, ...]
+    dates: Dates
     folder: Path
-    reading: SceneOptions
 
-    def reading_of(self, number: int) -> SceneOptions:
-        """Of the date with that 0-based number."""
-        mask = self.masks[number]
-        return self.reading if mask is None else replace(self.reading, valid_mask=str(mask))
+    @property
+    def times(self) -> tuple[str, ...]:
+        return tuple(date.time or str(number) for number, date in enumerate(self.dates.all, 1))
 
     def map_path(self, number: int) -> Path:
-        """Where the class map of that date is, or will be."""
-        return Path(self.dates[number].path) if self.legend is not None else self.folder / f"{self.times[number]}.tif"
+        """Where the class map of the date with that 0-based number is, or will be."""
+        date = self.dates.all[number]
+        return Path(date.path) if self.dates.are_maps else self.folder / f"{self.times[number]}.tif"
 
     def job(self, *, legend: Legend | None = None, made_from: Mapping[str, str] | None = None) -> StackJob:
         """What is to be looked at, once there is a class map of each date."""
-        known = legend or self.legend
+        known = legend or self.dates.legend
         assert known is not None
-        maps = tuple(self.map_path(number) for number in range(len(self.dates)))
-        masks = self.masks if self.legend is not None else (None,) * len(maps)  # scenes are hidden already
-        return StackJob(maps, masks, self.times, self.grid, known, dict(made_from or {}))
+        maps = tuple(self.map_path(number) for number in range(len(self.dates.all)))
+        masks = tuple(date.mask for date in self.dates.all)
+        return StackJob(maps, masks, self.times, self.dates.grid, known, dict(made_from or {}))
 
 
 def open_stack(
-    paths: Sequence[str | os.PathLike[str]], folder: Path, options: StackOptions, reading: SceneOptions
+    paths: Sequence[str | os.PathLike[str]], folder: Path, options: DateOptions, reading: SceneOptions
 ) -> Stack:
     """Put dates on one grid, by small files in a folder where need be.
 
     Raises:
-        InputError: there are too few or too many dates, they cannot be opened, are of two kinds, in the wrong order, do
-            not overlap, or their masks do not fit.
+        InputError: there are too few or too many dates, or they do not go together.
         GeosegError: reading or writing failed.
     """
-    given = [os.fspath(path) for path in paths]
-    _check(len(given), options, reading)
-    times = times_of(given, options.times) or tuple(str(number) for number in range(1, len(given) + 1))
-    dates = [Date(path, path, georef_of(path)) for path in given]
-    legend = shared_legend(dates, options.kind)
-    if legend is not None and options.radiometry != "none":
-        raise InputError("Class maps have no light to be matched; give the scenes, or leave --radiometry out.")
-    named = [Dated(date.name, date.georef) for date in dates]
-    grid = common_grid(named, extent=options.extent, resolution=options.resolution)
-    work = folder / "dates"
-    masks = tuple(
-        write_valid_mask(path, number, options.clouds, grid, work / f"{time}-mask.tif")
-        for number, (path, time) in enumerate(zip(given, times, strict=True))
-    )
-    pairs = zip(dates, times, strict=True)
-    placed = [date.on(grid, work / f"{time}.vrt", classes=legend is not None) for date, time in pairs]
-    stack = Stack(tuple(placed), times, grid, legend, masks, folder, reading)
-    return stack if options.radiometry == "none" else _in_one_light(stack, work, options.radiometry)
-
-
-def _check(dates: int, options: StackOptions, reading: SceneOptions) -> None:
-    if not 2 <= dates <= MOST_IN_A_BYTE:
+    if not 2 <= len(paths) <= MOST_IN_A_BYTE:
         raise InputError(
-            f"A stack of files has 2 to {MOST_IN_A_BYTE} dates, not {dates}; take fewer, or geoseg.segment_stack and "
-            "geoseg.stack_history, which go to 2000."
+            f"A stack of files has 2 to {MOST_IN_A_BYTE} dates, not {len(paths)}; take fewer, or geoseg.segment_stack "
+            f"and geoseg.stack_history, which go to {MOST_DATES}."
         )
-    if options.radiometry not in METHODS:
-        raise InputError(f"The radiometry of a date is {', '.join(METHODS)}, not {options.radiometry!r}.")
-    options.clouds.check(dates)
-    if reading.valid_mask is not None:
-        raise InputError("A stack has a mask for each date; give --masks in place of --valid-mask.")
-
-
-def _in_one_light(stack: Stack, work: Path, method: Method) -> Stack:
-    """Each date is looked at where its own mask and that of the first show the ground."""
-    placed = [stack.dates[0]]
-    for number, date in enumerate(stack.dates[1:], 1):
-        vrt = work / f"{stack.times[number]}-matched.vrt"
-        readings = stack.reading_of(0), stack.reading_of(number)
-        path, found = match_light(stack.dates[0].path, date.path, vrt, readings, method)
-        log.info("%s: %s", stack.times[number], found.told())
-        placed.append(replace(date, path=str(path)))
-    return replace(stack, dates=tuple(placed))
+    stack = Stack(open_dates(paths, options, reading), folder)
+    return replace(stack, dates=stack.dates.on_grid(folder / "dates", stack.times))
 
 
 @dataclass(frozen=True)
@@ -216,10 +143,7 @@ class StackJob:
     def iter_indices(self, window: Window) -> Iterator[NDArray[np.int16]]:
         """Indices of classes of each date, -1 where unknown."""
         for path, mask in zip(self.maps, self.masks, strict=True):
-            indices = indices_of(read_pixels(path, window, all_bands=False)[0], self.legend)
-            if mask is not None:
-                indices[read_pixels(mask, window, all_bands=False)[0] == 0] = -1
-            yield indices
+            yield map_indices(path, mask, self.legend, window)
 
 
 @dataclass(frozen=True)
