@@ -157,7 +157,7 @@ def test_pairs_are_of_one_place_and_their_labels_tell_what_changed() -> None:
 
 
 def test_what_may_belong_to_a_building_goes_with_it_and_is_not_judged() -> None:
-    """Where a building with an unsure rim was hidden, no bright rim is left; where it was pasted, the rim is unknown."""
+    """Where a building with an unsure rim was hidden no bright rim is left; where it was pasted the rim is unknown."""
     rng = np.random.default_rng(3)
     pixels, labels = rng.integers(60, 120, (3, 240, 240)).astype(np.uint8), np.full((240, 240), 2, np.uint8)
     for at in range(10, 230, 36):
