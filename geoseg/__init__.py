@@ -8,6 +8,8 @@ from geoseg._lazy import getattr_of
 
 if TYPE_CHECKING:
     from geoseg.catalog import load_catalog, open_scene
+    from geoseg.change.clouds import CloudOptions
+    from geoseg.change.dates import DateOptions
     from geoseg.change.detect import ChangeOptions
     from geoseg.change.lazy import detect_change, segment_stack, stack_history
     from geoseg.errors import BlockError, GeosegError, InputError
@@ -19,7 +21,15 @@ if TYPE_CHECKING:
     from geoseg.models.ensemble import ensemble
     from geoseg.models.export import export_model
     from geoseg.models.find import list_models
-    from geoseg.pipeline import change_files, plan_file, pseudo_label, segment_file, vectorize_file
+    from geoseg.pipeline import (
+        change_files,
+        change_pairs,
+        plan_file,
+        pseudo_label,
+        segment_file,
+        stack_files,
+        vectorize_file,
+    )
     from geoseg.raster.labels import LabelOptions, open_labels
     from geoseg.raster.reader import SceneOptions
     from geoseg.synthetic import SyntheticScene, write_scene
@@ -38,10 +48,14 @@ _HOMES = {
     "segment_file": "pipeline",
     "vectorize_file": "pipeline",
     "change_files": "pipeline",
+    "change_pairs": "pipeline",
     "ChangeOptions": "change.detect",
     "detect_change": "change.lazy",
     "segment_stack": "change.lazy",
     "stack_history": "change.lazy",
+    "stack_files": "pipeline",
+    "DateOptions": "change.dates",
+    "CloudOptions": "change.clouds",
     "evaluate_file": "view.evaluation",
     "train": "view.training",
     "pseudo_label": "pipeline",
@@ -76,10 +90,14 @@ __all__ = [
     "segment_file",
     "vectorize_file",
     "change_files",
+    "change_pairs",
     "ChangeOptions",
     "detect_change",
     "segment_stack",
     "stack_history",
+    "stack_files",
+    "DateOptions",
+    "CloudOptions",
     "evaluate_file",
     "train",
     "pseudo_label",

@@ -10,13 +10,13 @@ import os
 import shutil
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from math import prod
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from geoseg.catalog import default_catalog, open_named_reader
 from geoseg.errors import InputError
@@ -29,11 +29,10 @@ from geoseg.raster.reader import SceneOptions, SceneReader
 from geoseg.raster.staging import BlockLayout, Staging, canonical_json, digest_of, discard_leftovers
 
 if TYPE_CHECKING:  # torch and numba load where they are needed
-    from affine import Affine
-
-    from geoseg.change.dates import Dates
-    from geoseg.change.detect import ChangeJob, ChangeOptions, Matrix
-    from geoseg.change.shift import Shift
+    from geoseg.change.dates import DateOptions, Dates
+    from geoseg.change.detect import ChangeJob, ChangeOptions
+    from geoseg.change.run import ChangeSummary, Told
+    from geoseg.change.series import StackSummary
     from geoseg.inference.job import BlockSink, Job, Scene
     from geoseg.inference.plan import Plan, RunOptions
     from geoseg.inference.seams import Seams
@@ -224,44 +223,17 @@ def vectorize_file(
     return vectorize_raster(os.fspath(landcover), Path(output), options, overwrite=overwrite, progress=told)
 
 
-@dataclass
-class ChangeSummary:
-    """What `change_files` did.
-
-    Attributes:
-        outputs: the files, finished.
-        matrix: transitions between classes, in pixels and square metres.
-        shape: rows and columns of the common grid.
-        transform: of the common grid.
-        crs: of the common grid, as text.
-        shift: of the second date against the first, as estimated; None for class maps, or where nothing tells.
-        is_corrected: whether the second date was moved by it.
-        up_to_date: the transitions were there already, made of the same dates with the same options.
-    """
-
-    outputs: list[Path]
-    matrix: Matrix
-    shape: tuple[int, int]
-    transform: Affine
-    crs: str | None
-    shift: Shift | None = None
-    is_corrected: bool = False
-    up_to_date: bool = False
-
-
 def change_files(
     before: str | os.PathLike[str],
     after: str | os.PathLike[str],
     output: str | os.PathLike[str],
     *,
     model: str | os.PathLike[str] | Model = "landcover-rgb",
-    kind: Literal["auto", "scenes", "maps"] = "auto",
     probability: str | os.PathLike[str] | None = None,
     polygons: str | os.PathLike[str] | None = None,
     report: str | os.PathLike[str] | None = None,
-    extent: Literal["intersection", "union"] = "intersection",
-    resolution: float | None = None,
-    coregister: bool = False,
+    reference: str | os.PathLike[str] | None = None,
+    dates: DateOptions | None = None,
     options: ChangeOptions | None = None,
     reading: SceneOptions | None = None,
     run: RunOptions | None = None,
@@ -278,14 +250,12 @@ def change_files(
         after: scene or class map of the second date.
         output: GeoTIFF (COG) of transitions; its tags hold their legend and the transition matrix.
         model: name or path of a bundle, or a loaded one; for scenes. One that sees two dates at once needs no prior.
-        kind: what the dates are; auto takes rasters with a legend in their tags for class maps.
         probability: also write the probability of change there, 0..200 = 0..1.
         polygons: also write polygons of change there, with from_class, to_class, probability, before and after.
         report: also write a report there, one HTML file with maps, matrix and alignment; its figures are beside it as
             .json.
-        extent: what both dates cover, or what either does.
-        resolution: side of a pixel of the common grid, in units of its CRS; else that of the finer date.
-        coregister: move the second scene by the shift that is estimated between the two.
+        reference: labelled points, as from `geoseg sample`, for areas with confidence intervals.
+        dates: how they are read and come together: grid, shift, light, clouds, times.
         options: what counts as change.
         reading: what the scenes' files do not say.
         run: as for `segment_file`.
@@ -296,60 +266,103 @@ def change_files(
         InputError: the dates, the model, an option or an output cannot be used.
         GeosegError: reading, computing or writing failed; finished blocks are kept.
     """
-    from geoseg.change.dates import open_dates
-    from geoseg.change.detect import ChangeOptions, is_done, read_matrix, write_change
+    from geoseg.change.run import ChangeOutputs, compare_dates
 
-    output, options, told = Path(output), options or ChangeOptions(), progress or _silent
-    paths = [Path(path) for path in (probability, output) if path is not None]
-    inputs = [Path(before), Path(after)]
-    for path in paths:
-        check_output(path, overwrite=True, inputs=inputs)
-    if polygons is not None:
-        from geoseg.vector.export import check_vector_output
+    outputs, told = ChangeOutputs.of(output, probability, polygons, report), _told(dates, options, reading, overwrite)
+    segment = partial(_segmented_dates, model=model, run=run, overwrite=overwrite, progress=progress or _silent)
+    found = compare_dates((before, after), outputs, told, segment, progress or _silent)
+    if reference is not None:
+        found = found.with_areas(reference)
+    summary = found.summary
+    if outputs.report is not None:
+        from geoseg.view.change_report import write_report
 
-        check_vector_output(Path(polygons), overwrite=True, inputs=[*inputs, *paths])
+        summary.outputs += write_report([found], outputs.report)
+    return summary
+
+
+def change_pairs(
+    pairs: Sequence[tuple[str | os.PathLike[str], str | os.PathLike[str]]],
+    folder: str | os.PathLike[str],
+    *,
+    model: str | os.PathLike[str] | Model = "landcover-rgb",
+    polygons: str | None = None,
+    report: str | os.PathLike[str] | None = None,
+    references: Sequence[str | os.PathLike[str]] = (),
+    dates: DateOptions | None = None,
+    options: ChangeOptions | None = None,
+    reading: SceneOptions | None = None,
+    run: RunOptions | None = None,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> list[ChangeSummary]:
+    """Change of several pairs of dates, of one place or of many: `BEFORE_to_AFTER.tif` in a folder for each.
+
+    Args:
+        pairs: scenes or class maps of the first and of the second date; each pair has its own grid.
+        folder: of the outputs.
+        model: as for `change_files`.
+        polygons: also write polygons of each pair: the suffix of their files, such as .gpkg.
+        report: also write one report of all pairs there.
+        references: labelled points of each pair.
+        dates: as for `change_files`; times of both dates of every pair.
+        options: what counts as change.
+        reading: what the scenes' files do not say.
+        run: as for `segment_file`.
+        overwrite: replace outputs that exist.
+        progress: called with step, pixels done and pixels in all.
+
+    Raises:
+        InputError: there is no pair, or a pair, the model, an option or an output cannot be used.
+        GeosegError: reading, computing or writing failed; finished blocks are kept.
+    """
+    from geoseg.change.run import ChangeOutputs, check_report, compare_dates, pair_name
+    from geoseg.models import load_model
+
+    folder, told = Path(folder), _told(dates, options, reading, overwrite)
+    names = [pair_name(*pair) for pair in pairs]
+    if not pairs or len(set(names)) < len(names):
+        raise InputError(f"Pairs are one or more, with names of their own, not {', '.join(names) or 'none'}.")
+    if references and len(references) != len(pairs):
+        raise InputError(f"There are {len(pairs)} pairs and {len(references)} files of points; give one for each.")
     if report is not None:
-        _check_report(Path(report))
-    dates = open_dates(before, after, kind=kind, extent=extent, resolution=resolution, reading=reading)
-    folder = output.with_name(f"{output.stem}-dates")
-    dates = dates.on_grid(folder, coregister=coregister)
-    if dates.are_maps:
-        job = dates.job(options)
-    else:
-        job = _segmented_dates(dates, folder, model, options, run, overwrite, told)
-    if up_to_date := is_done(job, paths):
-        matrix = read_matrix(output)
-    else:
-        for path in paths:
-            check_output(path, overwrite=overwrite, inputs=inputs)
-        shown = Path(probability) if probability is not None else None
-        matrix = write_change(job, output, shown, overwrite=overwrite, progress=partial(told, "compare"))
-    if polygons is not None and not (up_to_date and _is_newer(Path(polygons), output)):
-        from geoseg.change.polygons import write_change_polygons
-
-        write_change_polygons(job, paths, Path(polygons), overwrite=overwrite, progress=partial(told, "vectorize"))
-    outputs = [*reversed(paths), *([] if polygons is None else [Path(polygons)])]
+        check_report(Path(report))
+    segment = partial(_segmented_dates, model=load_model(model), run=run, overwrite=overwrite)
+    found = []
+    with _made_folder(folder):
+        for number, (pair, name) in enumerate(zip(pairs, names, strict=True)):
+            drawn = None if polygons is None else folder / f"{name}{polygons}"
+            outputs = ChangeOutputs(folder / f"{name}.tif", None, drawn)
+            shown = partial(_of_pair, name, progress or _silent)
+            one = compare_dates(pair, outputs, told, partial(segment, progress=shown), shown)
+            found.append(one.with_areas(references[number]) if references else one)
     if report is not None:
-        from geoseg.view.change_report import ChangeReport
+        from geoseg.view.change_report import write_report
 
-        outputs += ChangeReport(dates, job.legend, matrix, output, options).write(Path(report))
-    grid = dates.grid
-    crs = grid.crs.to_string() if grid.crs else None
-    return ChangeSummary(outputs, matrix, grid.shape, grid.transform, crs, dates.shift, dates.is_corrected, up_to_date)
+        write_report(found, Path(report))
+    return [one.summary for one in found]
 
 
-def _check_report(path: Path) -> None:
-    if path.suffix.lower() not in (".html", ".htm"):
-        raise InputError(f"A report is an HTML file; {path.name} does not end in .html.")
-    if not path.parent.is_dir():
-        raise InputError(f"The folder {path.parent} of the report does not exist; make it first.")
+def _told(
+    dates: DateOptions | None, options: ChangeOptions | None, reading: SceneOptions | None, overwrite: bool
+) -> Told:
+    from geoseg.change.dates import DateOptions
+    from geoseg.change.detect import ChangeOptions
+    from geoseg.change.run import Told
+
+    return Told(dates or DateOptions(), options or ChangeOptions(), reading or SceneOptions(), overwrite)
+
+
+def _of_pair(name: str, progress: Progress, step: str, done: int, total: int) -> None:
+    progress(f"{step} {name}", done, total)
 
 
 def _segmented_dates(
     dates: Dates,
     folder: Path,
-    model: str | os.PathLike[str] | Model,
     options: ChangeOptions,
+    *,
+    model: str | os.PathLike[str] | Model,
     run: RunOptions | None,
     overwrite: bool,
     progress: Progress,
@@ -385,12 +398,72 @@ def _segmented_dates(
             folder / f"{name}.tif",
             model=loaded,
             probabilities=spread[-1],
-            reading=dates.reading,
+            reading=dates.reading_of(scene),
             run=run,
             overwrite=overwrite,
             progress=lambda step, done, total, name=name: progress(f"{step} {name}", done, total),  # type: ignore[misc]
         )
     return dates.job(options, posteriors=(spread[0], spread[1]), legend=loaded.card.legend, made_from=made_from)
+
+
+def stack_files(
+    dates: Sequence[str | os.PathLike[str]],
+    folder: str | os.PathLike[str],
+    *,
+    model: str | os.PathLike[str] | Model = "landcover-rgb",
+    options: DateOptions | None = None,
+    reading: SceneOptions | None = None,
+    run: RunOptions | None = None,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> StackSummary:
+    """Many dates of one place: class maps on one grid, when and how often they changed, and areas by date.
+
+    The folder gets `TIME.tif` for each scene, `changes.tif`, `first_change.tif`, `last_change.tif` (numbers of dates,
+    named in their legend), `most_frequent.tif`, `areas.csv` and `areas.json`. An interrupted run goes on where it
+    stopped.
+
+    Args:
+        dates: scenes or class maps, the earliest first, on any grids.
+        folder: of the outputs.
+        model: name or path of a bundle, or a loaded one; for scenes.
+        options: times, grid, shift, light, and what hides the ground on each date.
+        reading: what the scenes' files do not say.
+        run: as for `segment_file`.
+        overwrite: replace outputs that exist.
+        progress: called with step, pixels done and pixels in all.
+
+    Raises:
+        InputError: the dates, the model, an option or the folder cannot be used.
+        GeosegError: reading, computing or writing failed; finished blocks are kept.
+    """
+    from geoseg.change.dates import DateOptions
+    from geoseg.change.series import open_stack, write_stack
+
+    folder, told = Path(folder), progress or _silent
+    with _made_folder(folder):
+        stack = open_stack(dates, folder, options or DateOptions(), reading or SceneOptions())
+        if stack.dates.are_maps:
+            return write_stack(stack.job(), folder, overwrite=overwrite, progress=partial(told, "compare"))
+        from geoseg.models import load_model
+
+        loaded = load_model(model)
+        for date in stack.dates.all:  # what does not fit is told before the first is computed
+            _job(date.path, loaded, stack.dates.reading_of(date), run, (False, False))
+    for number, (date, time_of_date) in enumerate(zip(stack.dates.all, stack.times, strict=True)):
+        segment_file(
+            date.path,
+            stack.map_path(number),
+            model=loaded,
+            reading=stack.dates.reading_of(date),
+            run=run,
+            overwrite=overwrite,
+            progress=lambda step, done, total, when=time_of_date: told(f"{step} {when}", done, total),  # type: ignore[misc]
+        )
+    job = stack.job(legend=loaded.card.legend, made_from={"model": loaded.card.name, "digest": loaded.digest})
+    summary = write_stack(job, folder, overwrite=overwrite, progress=partial(told, "compare"))
+    summary.outputs = [*job.maps, *summary.outputs]
+    return summary
 
 
 @dataclass
@@ -471,6 +544,20 @@ def pseudo_label(
     if not any(kept.kept):
         log.warning("No pixel of %s is sure enough to be a label; give a lower threshold.", output)
     return PseudoLabels(output, kept)
+
+
+@contextmanager
+def _made_folder(folder: Path) -> Iterator[None]:
+    """A folder for outputs; one that was made here goes again when the input turns out to be bad."""
+    made = not folder.exists()
+    with disk_errors("making the folder of the outputs", folder.parent):
+        folder.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    except InputError:
+        if made:
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
 
 
 @contextmanager

@@ -85,7 +85,7 @@ def test_other_extents_and_resolutions_meet_on_the_finer_grid(tmp_path: Path) ->
     fine = np.kron(two, np.ones((2, 2), np.uint8))
     assert np.array_equal(read(tmp_path / "change.tif"), expected_codes(one[12:90, 20:120], fine[:78, :100]))
     assert found.transform == UTM @ Affine.translation(20, 12)
-    whole = change_files(*paths, tmp_path / "union.tif", extent="union")
+    whole = change_files(*paths, tmp_path / "union.tif", dates=geoseg.DateOptions(extent="union"))
     assert whole.shape == (92, 120)
     codes = read(tmp_path / "union.tif")
     assert (codes[:12] == 255).all()
@@ -211,7 +211,8 @@ def test_coregistration_takes_false_change_away(tmp_path: Path) -> None:
     one, two = scenes(tmp_path, (2.0, -1.0))
     changed = []
     for name, coregister in (("as-is", False), ("moved", True)):
-        found = change_files(one, two, tmp_path / f"{name}.tif", model=sure, coregister=coregister)
+        dates = geoseg.DateOptions(coregister=coregister)
+        found = change_files(one, two, tmp_path / f"{name}.tif", model=sure, dates=dates)
         assert found.shift is not None
         assert found.shift.rows == pytest.approx(-2, abs=0.2)
         assert found.shift.cols == pytest.approx(1, abs=0.2)
@@ -262,7 +263,7 @@ def test_what_cannot_be_compared_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"legends differ.*lake"):
         change_files(one, other, tmp_path / "c.tif")
     with pytest.raises(InputError, match="tell a shift"):
-        change_files(one, one, tmp_path / "c.tif", coregister=True)
+        change_files(one, one, tmp_path / "c.tif", dates=geoseg.DateOptions(coregister=True))
     with pytest.raises(InputError, match=r"missing.tif"):
         change_files(one, tmp_path / "missing.tif", tmp_path / "c.tif")
     assert not (tmp_path / "c.tif").exists()
@@ -284,13 +285,26 @@ def test_metres_need_a_crs(tmp_path: Path) -> None:
     assert change_files(one, one, tmp_path / "c.tif").matrix.m2.sum() == 90 * 120
 
 
-def test_all_cloud_is_all_nodata(tmp_path: Path) -> None:
+def test_dates_without_a_change_have_no_polygons(tmp_path: Path) -> None:
     one = write_raster(tmp_path / "one.tif", class_map(1), UTM)
-    two = write_raster(tmp_path / "two.tif", np.full((90, 120), 255, np.uint8), UTM)
-    found = change_files(one, two, tmp_path / "c.tif", polygons=tmp_path / "c.gpkg")
-    assert found.matrix.pixels.sum() == 0
-    assert (read(tmp_path / "c.tif") == 255).all()
+    found = change_files(one, one, tmp_path / "c.tif", polygons=tmp_path / "c.gpkg")
+    assert np.trace(found.matrix.pixels) == found.matrix.pixels.sum() == 90 * 120
     assert len(gpd.read_file(tmp_path / "c.gpkg", layer="polygons")) == 0
+
+
+def test_all_cloud_is_refused_with_both_numbers(tmp_path: Path) -> None:
+    """On one date, or where each date shows what the other hides; a single pixel suffices."""
+    one = class_map(1)
+    one[:50], hidden = 255, np.full_like(one, 255)
+    first = write_raster(tmp_path / "one.tif", one, UTM)
+    for two, seen in ((hidden, "0"), (np.where(one == 255, np.uint8(1), np.uint8(255)), "6,000")):
+        second = write_raster(tmp_path / "two.tif", two, UTM)
+        with pytest.raises(InputError, match=rf"of 10,800 .* one.tif shows 4,800 and two.tif {seen}"):
+            change_files(first, second, tmp_path / "c.tif")
+        assert not (tmp_path / "c.tif").exists()
+    hidden[89, 119] = 1
+    found = change_files(first, write_raster(tmp_path / "two.tif", hidden, UTM), tmp_path / "c.tif")
+    assert found.matrix.pixels.sum() == 1
 
 
 def test_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,6 +9,7 @@ import re
 from html.parser import HTMLParser
 from pathlib import Path
 
+import geopandas as gpd
 import numpy as np
 import pytest
 from builders import tiny_model, write_rgb
@@ -17,6 +18,7 @@ from test_change import UTM, class_map
 from test_vectorize import write_raster
 
 import geoseg
+from geoseg.change.reference import draw_sample, estimate_from_points
 from geoseg.cli import main
 from geoseg.view.change_report import sankey
 
@@ -83,6 +85,79 @@ def test_scenes_tell_their_shift(tmp_path: Path) -> None:
     told = json.loads((tmp_path / "r.json").read_text())
     assert told["options"]["prior"] == options.prior
     assert (told["shift_px"] is None) == (found.shift is None)
+
+
+def labelled(folder: Path, change: Path) -> Path:
+    """A sample of the map of change, labelled as it says but for one class, which is always wrong."""
+    draw_sample(change, folder / "points.gpkg", n=200, least=4)
+    points = gpd.read_file(folder / "points.gpkg")
+    wrong = points["map_class"] == "building to water"
+    points["reference"] = points["map_class"].where(~wrong, "unchanged")
+    points.to_file(folder / "points.gpkg")
+    return folder / "points.gpkg"
+
+
+def test_reference_points_give_areas_with_intervals(tmp_path: Path) -> None:
+    """In summary, page and figures those of `geoseg area`."""
+    paths = maps(tmp_path)
+    geoseg.change_files(*paths, tmp_path / "c.tif")
+    points = labelled(tmp_path, tmp_path / "c.tif")
+    found = geoseg.change_files(*paths, tmp_path / "c.tif", report=tmp_path / "r.html", reference=points)
+    alone = estimate_from_points(tmp_path / "c.tif", points)
+    assert found.areas is not None
+    assert found.areas.report.shares == alone.report.shares
+    told = json.loads((tmp_path / "r.json").read_text())["estimated"]
+    assert told == json.loads(json.dumps(alone.to_dict()))
+    assert told["classes"]["building to water"]["area_ha"]["value"] == 0 < told["overall_accuracy"]["value"] < 1
+    page = Page((tmp_path / "r.html").read_text(encoding="utf-8"))
+    unchanged = alone.areas()[alone.report.classes.index("unchanged")]
+    low, high = unchanged.interval()
+    assert f"{unchanged.value:,.2f}" in page.cells
+    assert f"{low:,.2f} to {high:,.2f}" in page.cells
+    assert "Estimated from 200 reference points" in page.text
+
+
+def test_several_pairs_are_one_report(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Three dates, each compared with the next; polygons know the times; the second run finds all there."""
+    paths = [write_raster(tmp_path / f"lc_{2010 + 5 * k}.tif", class_map(k), UTM) for k in range(3)]
+    out, report = tmp_path / "out", tmp_path / "r.html"
+    given = ["geoseg", "change", *paths, "-o", out, "--polygons", ".gpkg", "--report", report]
+    monkeypatch.setattr("sys.argv", list(map(str, given)))
+    for state in ("", " (up to date)"):
+        with pytest.raises(SystemExit) as stopped:
+            main()
+        assert stopped.value.code == 0
+        said = capsys.readouterr().out.strip().splitlines()
+        assert said[-1].endswith(f"lc_2015_to_lc_2020.gpkg{state}")
+    figures = json.loads(report.with_suffix(".json").read_text())["pairs"]
+    assert [pair["times"] for pair in figures] == [["2010", "2015"], ["2015", "2020"]]
+    page = Page(report.read_text(encoding="utf-8"))
+    assert page.tags.count("img") == 2
+    assert page.links[:2] == ["#pair1", "#pair2"]
+    for number, pair in enumerate(figures):
+        expected = geoseg.change_files(*paths[number : number + 2], tmp_path / f"{number}.tif")
+        assert pair["pixels"] == expected.matrix.pixels.tolist()
+    polygons = gpd.read_file(out / "lc_2010_to_lc_2015.gpkg", layer="polygons")
+    assert set(polygons.before_time) == {"2010"}
+    assert set(polygons.after_time) == {"2015"}
+
+
+def test_polygons_of_scenes_say_how_probable_they_are(tmp_path: Path) -> None:
+    """Without a raster of probabilities among the outputs too: each polygon has the mean of its pixels."""
+    paths = [write_rgb(tmp_path / f"{seed}.tif", (90, 100), seed=seed) for seed in range(2)]
+    options = geoseg.ChangeOptions(prior=0.8)
+    given = {"model": tiny_model(), "options": options}
+    geoseg.change_files(*paths, tmp_path / "c.tif", polygons=tmp_path / "c.gpkg", **given)
+    assert not list(tmp_path.glob("*prob*"))
+    found = gpd.read_file(tmp_path / "c.gpkg", layer="polygons")
+    assert len(found)
+    assert found.probability.between(0.5, 1).all()
+    both = {"probability": tmp_path / "p.tif", "polygons": tmp_path / "d.gpkg"}
+    geoseg.change_files(*paths, tmp_path / "d.tif", **both, **given)
+    other = gpd.read_file(tmp_path / "d.gpkg", layer="polygons")
+    assert np.allclose(found.probability, other.probability)
 
 
 def test_bands_of_the_sankey_are_as_thick_as_their_areas() -> None:

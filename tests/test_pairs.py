@@ -21,7 +21,8 @@ from geoseg.models import Architecture, CardBand, Model, ModelCard, build_networ
 from geoseg.models.pairs import PairClasses, both_dates, date_bands
 from geoseg.models.receptive import receptive_field
 from geoseg.training.config import TrainConfig
-from geoseg.training.recipes.building_change import CLASSES, edited_pair, seen_later, synthetic_pair
+from geoseg.training.losses import IGNORE
+from geoseg.training.recipes.building_change import CLASSES, edited, edited_scene, synthetic_pair
 from geoseg.training.samples import ArrayScene
 
 ARGS: dict[str, Any] = {"encoder": "tu-resnet18", "depth": 2, "decoder_channels": [8, 8]}
@@ -130,7 +131,7 @@ def test_a_missing_band_is_named(tmp_path: Path, model: Model) -> None:
     one = write_rgb(tmp_path / "1.tif", (90, 110), crs="EPSG:32631")
     gray = write_raster(tmp_path / "2.tif", pixels_of((90, 110), bands=1)[0], geoseg.open_scene(one).odc.geobox.affine)
     with pytest.raises(InputError, match=r"needs band red, green, blue of both dates; 2.tif has band_1"):
-        geoseg.change_files(one, gray, tmp_path / "c.tif", model=model, kind="scenes")
+        geoseg.change_files(one, gray, tmp_path / "c.tif", model=model, dates=geoseg.DateOptions(kind="scenes"))
     with pytest.raises(InputError, match="needs band red, green, blue of both dates"):
         geoseg.detect_change(geoseg.open_scene(one), geoseg.open_scene(gray), model)
 
@@ -144,14 +145,31 @@ def test_pairs_are_of_one_place_and_their_labels_tell_what_changed() -> None:
     for at in range(10, 230, 36):
         for col in range(10, 230, 36):
             labels[at : at + 10, col : col + 12], pixels[:, at : at + 10, col : col + 12] = 0, 250
-    edited = edited_pair(ArrayScene(pixels, labels, 0.6), rng)
-    assert set(np.unique(edited.codes)) == {1, 2, 3, 4}
-    bright = [(date > 200).all(0) for date in (edited.before, edited.after)]
+    found = edited([pixels, pixels], labels, rng)
+    assert set(np.unique(found.codes)) == {1, 2, 3, 4}
+    bright = [(date > 200).all(0) for date in (found.before, found.after)]
     for own, ids in zip(bright, ((2, 4), (2, 3)), strict=True):
-        assert (own != np.isin(edited.codes, ids)).mean() < 0.02  # but for soft edges
-    later = seen_later(edited.before, rng)
-    assert later.shape == edited.before.shape
-    assert later.min() > 0
+        assert (own != np.isin(found.codes, ids)).mean() < 0.02  # but for soft edges
+    later = edited_scene(ArrayScene(pixels, labels, 0.6), rng)
+    assert later.after.shape == later.before.shape == pixels.shape
+    assert later.after.min() > 0
+    assert (later.codes > 2).any()
+
+
+def test_what_may_belong_to_a_building_goes_with_it_and_is_not_judged() -> None:
+    """Where a building with an unsure rim was hidden no bright rim is left; where it was pasted the rim is unknown."""
+    rng = np.random.default_rng(3)
+    pixels, labels = rng.integers(60, 120, (3, 240, 240)).astype(np.uint8), np.full((240, 240), 2, np.uint8)
+    for at in range(10, 230, 36):
+        for col in range(10, 230, 36):
+            labels[at : at + 12, col : col + 12], pixels[:, at : at + 12, col : col + 12] = IGNORE, 250
+            labels[at + 3 : at + 9, col + 3 : col + 9] = 0
+    found = edited([pixels, pixels], labels, rng, maybe=labels == IGNORE)
+    assert (found.codes[labels == IGNORE] == 0).all()
+    assert {3, 4} <= set(np.unique(found.codes))
+    for own, ids in ((found.before, (0, 2, 4)), (found.after, (0, 2, 3))):
+        bright = (own > 200).all(0)
+        assert np.isin(found.codes[bright], ids).mean() > 0.98
 
 
 def test_it_learns_pairs_by_the_training_command(tmp_path: Path) -> None:
@@ -187,7 +205,7 @@ def test_it_learns_pairs_by_the_training_command(tmp_path: Path) -> None:
         | {"warmup": 5, "learning_rate": 5e-3, "average": 0.8, "precision": "float32", "device": "cpu"},
     }
     trained = geoseg.train(TrainConfig.model_validate(config), tmp_path / "run")
-    found = geoseg.change_files(scene, after, tmp_path / "c.tif", model=trained.folder, coregister=False)
+    found = geoseg.change_files(scene, after, tmp_path / "c.tif", model=trained.folder)
     codes = read(tmp_path / "c.tif")
     assert found.crs == "EPSG:32631"
     for state, code in ((2, NEW), (3, REMOVED)):

@@ -48,7 +48,7 @@ def by_hand(seen: list[int]) -> tuple[int, int, int]:
     )
 )
 def test_history_is_that_of_each_pixel(indices: NDArray[np.int16]) -> None:
-    found = history(indices, 4)
+    found = history(indices, 4, len(indices))
     for row, col in np.ndindex(indices.shape[1:]):
         seen = indices[:, row, col].tolist()
         told = tuple(int(layer[row, col]) for layer in (found.changes, found.first, found.last))
@@ -102,7 +102,7 @@ def test_a_stack_is_each_date_by_itself(tmp_path: Path) -> None:
     for scene, found in zip(scenes, stack.class_map, strict=True):
         assert np.array_equal(found, geoseg.segment(scene, model, run=RUN).class_map)
     seen = geoseg.stack_history(stack.class_map)
-    expected = history(np.searchsorted(LANDCOVER.ids, stack.class_map.to_numpy()).astype(np.int16), 6)
+    expected = history(np.searchsorted(LANDCOVER.ids, stack.class_map.to_numpy()).astype(np.int16), 6, 3)
     assert np.array_equal(seen.changes, expected.changes)
     assert np.array_equal(seen.most_frequent, np.array(LANDCOVER.ids)[expected.most])
 

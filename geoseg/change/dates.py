@@ -1,22 +1,29 @@
-"""Two dates as they are given: scenes or class maps, put on one grid, and the shift between them."""
+"""Dates as they are given: scenes or class maps, put on one grid and in one light, with the shift between them."""
 
 from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import rasterio
+from numpy.typing import NDArray
 from rasterio.errors import RasterioError
 
 from geoseg.catalog import open_named_reader
 from geoseg.change.align import Dated, Extent, common_grid, georef_of, is_on, resampled
-from geoseg.change.detect import ChangeJob, ChangeOptions
+from geoseg.change.clouds import CloudOptions, write_valid_mask
+from geoseg.change.detect import ChangeJob, ChangeOptions, map_indices
+from geoseg.change.matched import match_light
+from geoseg.change.radiometry import METHODS, Method, Radiometry
 from geoseg.change.shift import Shift, estimate_shift
+from geoseg.change.times import times_of
 from geoseg.errors import InputError
+from geoseg.grid import Window
 from geoseg.legend import Legend
 from geoseg.models.pairs import AFTER, BEFORE
 from geoseg.raster.disk import disk_errors
@@ -27,6 +34,35 @@ from geoseg.raster.reader import SceneOptions
 log = logging.getLogger(__name__)
 Kind = Literal["auto", "scenes", "maps"]
 NOTED_PX = 0.5  # shifts beyond this and beyond their spread are worth a warning
+STRIP = 512  # rows looked at at once
+
+
+@dataclass(frozen=True, slots=True)
+class DateOptions:
+    """How dates are read and come together.
+
+    Attributes:
+        times: of each date: years, months, days or numbers; None takes them from the names of the files.
+        kind: what the dates are; auto takes rasters with a legend in their tags for class maps.
+        extent: what all dates cover, or what any of them does.
+        resolution: side of a pixel of the common grid, in units of its CRS; else that of the finest date.
+        coregister: move scenes by the shift that is estimated between them and the first.
+        radiometry: put scenes in the light of the first, by a line for each band through pixels that have not changed
+            (mad), or by histograms; of the whole scene.
+        clouds: what hides the ground.
+    """
+
+    times: tuple[str, ...] | None = None
+    kind: Kind = "auto"
+    extent: Extent = "intersection"
+    resolution: float | None = None
+    coregister: bool = False
+    radiometry: Method = "none"
+    clouds: CloudOptions = field(default_factory=CloudOptions)
+
+    def __post_init__(self) -> None:
+        if self.radiometry not in METHODS:
+            raise InputError(f"The radiometry of a date is {', '.join(METHODS)}, not {self.radiometry!r}.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,70 +73,138 @@ class Date:
         given: the path as given.
         path: the same on the common grid.
         georef: where what is given lies.
+        time: as text; None where nothing tells.
+        mask: raster on the grid, 0 where the ground is hidden; None where nothing tells.
+        shift: of a scene against the first; None before it is estimated, and where nothing tells.
+        is_corrected: whether it was moved by it.
+        radiometry: how it was put in the light of the first; None where it was not.
     """
 
     given: str
     path: str
     georef: Georef
+    time: str | None = None
+    mask: Path | None = None
+    shift: Shift | None = None
+    is_corrected: bool = False
+    radiometry: Radiometry | None = None
 
     @property
     def name(self) -> str:
         return Path(self.given).name
 
+    def on(self, grid: Georef, vrt: Path, *, classes: bool, shift_px: tuple[float, float] = (0.0, 0.0)) -> Date:
+        """On a grid, by a VRT file where need be; `shift_px` are rows and columns by which it is moved."""
+        if is_on(self.georef, grid) and shift_px == (0.0, 0.0):
+            return self
+        with disk_errors("putting dates on one grid", vrt.parent.parent):
+            vrt.parent.mkdir(parents=True, exist_ok=True)
+        return replace(self, path=str(resampled(self.given, grid, vrt, classes=classes, shift_px=shift_px)))
+
 
 @dataclass(frozen=True)
 class Dates:
-    """Two dates and their grid.
+    """Two or more dates and their grid.
 
     Attributes:
-        before: the first.
-        after: the second.
-        grid: of both.
+        all: in the order of time.
+        grid: of all.
         legend: of class maps; None for scenes.
+        options: how they come together.
         reading: what the scenes' files do not say.
-        shift: of the second scene against the first; None before it is estimated, and where nothing tells.
-        is_corrected: whether the second scene was moved by it.
     """
 
-    before: Date
-    after: Date
+    all: tuple[Date, ...]
     grid: Georef
     legend: Legend | None
+    options: DateOptions = field(default_factory=DateOptions)
     reading: SceneOptions = field(default_factory=SceneOptions)
-    shift: Shift | None = None
-    is_corrected: bool = False
+
+    @property
+    def before(self) -> Date:
+        return self.all[0]
+
+    @property
+    def after(self) -> Date:
+        return self.all[-1]
 
     @property
     def are_maps(self) -> bool:
         return self.legend is not None
 
-    def on_grid(self, folder: Path, *, coregister: bool = False) -> Dates:
-        """Both on the grid, by small VRT files in a folder where need be; the shift of scenes estimated.
+    def reading_of(self, date: Date) -> SceneOptions:
+        """What its files do not say, with its mask."""
+        return self.reading if date.mask is None else replace(self.reading, valid_mask=str(date.mask))
+
+    def on_grid(self, folder: Path, roles: Sequence[str]) -> Dates:
+        """All on the grid, by small files in a folder where need be; shifts of scenes estimated.
+
+        Args:
+            folder: of those files.
+            roles: what the dates are called in it.
 
         Raises:
-            InputError: class maps are to be moved: only pictures tell how far.
+            InputError: class maps are to be moved or put in another light: only pictures tell how.
             GeosegError: a file could not be read or written.
         """
-        if coregister and self.are_maps:
+        if self.are_maps and self.options.coregister:
             raise InputError("Class maps do not tell a shift well; give the scenes, or leave --coregister out.")
-        before, after = self._placed(self.before, folder, "before"), self._placed(self.after, folder, "after")
-        found = replace(self, before=before, after=after)
+        if self.are_maps and self.options.radiometry != "none":
+            raise InputError("Class maps have no light to be matched; give the scenes, or leave --radiometry out.")
+        placed = []
+        for number, (date, role) in enumerate(zip(self.all, roles, strict=True)):
+            mask = write_valid_mask(date.given, number, self.options.clouds, self.grid, folder / f"{role}-mask.tif")
+            vrt = folder / f"{role}.vrt"
+            placed.append(replace(date.on(self.grid, vrt, classes=self.are_maps), mask=mask))
+        found = replace(self, all=tuple(placed))
         if self.are_maps:
             return found
-        reads = [open_named_reader(date.path, self.reading).read for date in (before, after)]
+        others = zip(found.all[1:], roles[1:], strict=True)
+        return replace(found, all=(found.before, *(found._towards_first(date, folder, role) for date, role in others)))
+
+    def _towards_first(self, date: Date, folder: Path, role: str) -> Date:
+        """A scene with its shift against the first, moved and in the first's light if that is asked for."""
+        reads = [open_named_reader(one.path, self.reading_of(one)).read for one in (self.before, date)]
         shift = estimate_shift(reads[0], reads[1], self.grid.shape)
         if shift is None:
-            log.warning("No part of the dates tells how far they are shifted against each other.")
-            return found
-        if coregister:
-            moved = self._placed(self.after, folder, "after", shift_px=(shift.rows, shift.cols))
-            return replace(found, after=moved, shift=shift, is_corrected=True)
-        if max(abs(shift.rows), abs(shift.cols)) > max(NOTED_PX, shift.spread):
-            log.warning(
-                "The second date seems to lie %.1f px beside the first; --coregister moves it.",
-                (shift.rows**2 + shift.cols**2) ** 0.5,
-            )
-        return replace(found, shift=shift)
+            told = "Nothing in %s tells for sure how far it is shifted against %s; it stays where it is."
+            log.warning(told, date.name, self.before.name)
+        elif self.options.coregister:
+            moved = date.on(self.grid, folder / f"{role}.vrt", classes=False, shift_px=(shift.rows, shift.cols))
+            date = replace(moved, shift=shift, is_corrected=True)
+        else:
+            date = replace(date, shift=shift)
+            if max(abs(shift.rows), abs(shift.cols)) > max(NOTED_PX, shift.spread):
+                far = (shift.rows**2 + shift.cols**2) ** 0.5
+                told = "%s seems to lie %.1f px beside the first date; --coregister moves it."
+                log.warning(told, date.name, far)
+        if self.options.radiometry == "none":
+            return date
+        readings = self.reading_of(self.before), self.reading_of(date)
+        vrt = folder / f"{role}-matched.vrt"
+        path, found = match_light(self.before.path, date.path, vrt, readings, self.options.radiometry)
+        return replace(date, path=str(path), radiometry=found)
+
+    def check_seen_together(self) -> None:
+        """Raise an InputError where no pixel is known on both of two dates; most often the first strip tells."""
+        reads = [self._known_of(date) for date in (self.before, self.after)]
+        seen, (height, width) = [0, 0], self.grid.shape
+        for row in range(0, height, STRIP):
+            known = [read(Window(row, 0, min(STRIP, height - row), width)) for read in reads]
+            if (known[0] & known[1]).any():
+                return
+            seen = [total + int(part.sum()) for total, part in zip(seen, known, strict=True)]
+        raise InputError(
+            f"No pixel is known on both dates: of {height * width:,} on the common grid, {self.before.name} shows "
+            f"{seen[0]:,} and {self.after.name} {seen[1]:,}. Give dates with less cloud, or other masks."
+        )
+
+    def _known_of(self, date: Date) -> Callable[[Window], NDArray[np.bool_]]:
+        if self.legend is None:
+            reader = open_named_reader(date.path, self.reading_of(date))
+            return lambda window: reader.read(window).valid
+        legend = self.legend
+        return lambda window: map_indices(Path(date.path), date.mask, legend, window) >= 0
 
     def stacked(self, bands: Sequence[str]) -> tuple[list[str], dict[str, str]]:
         """Files of both scenes, and in which of them the bands of each date lie.
@@ -134,53 +238,63 @@ class Dates:
         known = legend or self.legend
         assert known is not None
         before, after = posteriors or (Path(self.before.path), Path(self.after.path))
-        told = {**(made_from or {}), "before": self.before.name, "after": self.after.name}
-        return ChangeJob(before, after, self.grid, known, options, posteriors is not None, pairs, told)
-
-    def _placed(self, date: Date, folder: Path, role: str, shift_px: tuple[float, float] = (0.0, 0.0)) -> Date:
-        if is_on(date.georef, self.grid) and shift_px == (0.0, 0.0):
-            return date
-        with disk_errors("putting dates on one grid", folder.parent):
-            folder.mkdir(parents=True, exist_ok=True)
-        vrt = resampled(date.given, self.grid, folder / f"{role}.vrt", classes=self.are_maps, shift_px=shift_px)
-        return replace(date, path=str(vrt))
+        names = {"before": self.before.name, "after": self.after.name}
+        times = {f"{role}_time": date.time for role, date in zip(names, self.all, strict=True) if date.time}
+        masks = self.before.mask, self.after.mask
+        told = {**(made_from or {}), **names, **times}
+        return ChangeJob(before, after, self.grid, known, options, posteriors is not None, pairs, masks, told)
 
 
 def open_dates(
-    before: str | os.PathLike[str],
-    after: str | os.PathLike[str],
-    *,
-    kind: Kind = "auto",
-    extent: Extent = "intersection",
-    resolution: float | None = None,
+    paths: Sequence[str | os.PathLike[str]],
+    options: DateOptions | None = None,
     reading: SceneOptions | None = None,
 ) -> Dates:
-    """Look at two dates and settle their grid.
+    """Look at dates and settle their grid.
 
     Raises:
-        InputError: they cannot be opened, are of two kinds, have different legends, or do not overlap.
+        InputError: they cannot be opened, are in the wrong order or of two kinds, have different legends, or do not
+            overlap; or their masks do not fit.
     """
-    given = [os.fspath(path) for path in (before, after)]
-    found = [Date(path, path, georef_of(path)) for path in given]
-    are_maps = _are_maps(given, kind)
-    legends = [read_legend(path) for path in given] if are_maps else [None, None]
-    if legends[0] is not None and legends[1] is not None and _told(legends[0]) != _told(legends[1]):
-        names = [", ".join(legend.names) for legend in legends if legend is not None]
-        raise InputError(f"The legends differ: {found[0].name} has {names[0]}, {found[1].name} has {names[1]}.")
-    grid = common_grid([Dated(date.name, date.georef) for date in found], extent=extent, resolution=resolution)
-    return Dates(found[0], found[1], grid, legends[0], reading or SceneOptions())
+    options, reading = options or DateOptions(), reading or SceneOptions()
+    given = [os.fspath(path) for path in paths]
+    options.clouds.check(len(given))
+    if reading.valid_mask is not None and options.clouds.tells:
+        raise InputError("Masks of each date take the place of --valid-mask; give one or the other.")
+    times = times_of(given, options.times) or (None,) * len(given)
+    found = tuple(Date(path, path, georef_of(path), time) for path, time in zip(given, times, strict=True))
+    legend = shared_legend(found, options.kind)
+    named = [Dated(date.name, date.georef) for date in found]
+    grid = common_grid(named, extent=options.extent, resolution=options.resolution)
+    return Dates(found, grid, legend, options, reading)
+
+
+def shared_legend(dates: Sequence[Date], kind: Kind) -> Legend | None:
+    """The legend of class maps; None for scenes.
+
+    Raises:
+        InputError: some are scenes and some maps, or the legends differ.
+    """
+    if not _are_maps([date.given for date in dates], kind):
+        return None
+    legends = [read_legend(date.given) for date in dates]
+    for date, legend in zip(dates, legends, strict=True):
+        if _told(legend) != _told(legends[0]):
+            names = [", ".join(one.names) for one in (legends[0], legend)]
+            raise InputError(f"The legends differ: {dates[0].name} has {names[0]}, {date.name} has {names[1]}.")
+    return legends[0]
 
 
 def _are_maps(paths: list[str], kind: Kind) -> bool:
     if kind != "auto":
         return kind == "maps"
     known = [_has_legend(path) for path in paths]
-    if known[0] != known[1]:
-        pair = [path for _, path in sorted(zip(known, paths, strict=True))]
+    if any(known) and not all(known):
+        one, other = paths[known.index(True)], paths[known.index(False)]
         raise InputError(
-            f"{pair[1]} is a class map with a legend and {pair[0]} is not; give two scenes or two maps, or say --maps."
+            f"{one} is a class map with a legend and {other} is not; give two scenes or two maps, or say --maps."
         )
-    return known[0]
+    return all(known)
 
 
 def _has_legend(path: str) -> bool:

@@ -31,7 +31,7 @@ from geoseg.change.transitions import (
 )
 from geoseg.errors import GeosegError, InputError
 from geoseg.grid import Block, Window
-from geoseg.inference.run import run_blocks
+from geoseg.inference.run import BlockTask, run_blocks
 from geoseg.legend import Legend
 from geoseg.raster.blocks import BlockLayout
 from geoseg.raster.cog import Layer, is_current, write_cog
@@ -97,6 +97,7 @@ class ChangeJob:
         options: what counts as change.
         is_posterior: whether the files hold probabilities.
         pairs: where both files are one with the probabilities of pairs of classes, what they are.
+        masks: of both dates, 0 where the ground is hidden; None where nothing tells.
         made_from: names and digests of what the files come from.
     """
 
@@ -107,12 +108,12 @@ class ChangeJob:
     options: ChangeOptions
     is_posterior: bool
     pairs: tuple[tuple[int, int], ...] | None = None
+    masks: tuple[Path | None, Path | None] = (None, None)
     made_from: Mapping[str, str] = field(default_factory=dict)
 
     @cached_property
     def ground(self) -> Ground:
-        crs = None if self.grid.crs is None else pyproj.CRS.from_wkt(self.grid.crs.to_wkt())
-        return Ground(self.grid.shape, self.grid.transform, crs)
+        return ground_of(self.grid)
 
     @cached_property
     def limits(self) -> tuple[int, int]:
@@ -123,9 +124,10 @@ class ChangeJob:
 
     @cached_property
     def parts(self) -> dict[str, Any]:
+        files = [path for path in (self.before, self.after, *self.masks) if path is not None]
         return {
             "dates": dict(self.made_from),
-            "files": [open_named_reader(str(path), SceneOptions()).fingerprint() for path in (self.before, self.after)],
+            "files": [open_named_reader(str(path), SceneOptions()).fingerprint() for path in files],
             "grid": [*self.grid.shape, *self.grid.transform[:6], str(self.grid.crs)],
             "options": self.tags["GEOSEG_OPTIONS"],
             "version": self.tags["GEOSEG_VERSION"],
@@ -144,13 +146,8 @@ class ChangeJob:
         return run_tags(model=model, model_digest=digest, scene=dates, options=stated)
 
     def row_areas(self, window: Window) -> NDArray[np.float64]:
-        """(height,) square metres of a pixel in each row, at the middle of the window; 1 without a CRS."""
-        rows = np.arange(window.row, window.row_stop)
-        if self.ground.crs is None:
-            return np.ones(len(rows))
-        middle = np.full(len(rows), window.col + window.width / 2)
-        areas: NDArray[np.float64] = np.abs(np.linalg.det(local_frames(self.ground, rows + 0.5, middle)))
-        return areas
+        """See `row_areas`."""
+        return row_areas(self.ground, window)
 
     def read(self, window: Window) -> Transitions:
         """Transitions of a window inside the grid, before small parts are taken out.
@@ -158,14 +155,26 @@ class ChangeJob:
         Raises:
             GeosegError: a file cannot be read.
         """
-        if self.pairs is not None:
-            joint = decode_confidence(_read(self.before, window, all_bands=True))
-            return compare_joint(joint, self.pairs, threshold=self.options.threshold)
-        before, after = (_read(path, window, all_bands=self.is_posterior) for path in (self.before, self.after))
         if self.is_posterior:
-            posteriors = (decode_confidence(values) for values in (before, after))
-            return compare_posteriors(*posteriors, prior=self.options.prior, threshold=self.options.threshold)
-        return compare_classes(*(indices_of(values[0], self.legend) for values in (before, after)))
+            return self._posterior(window).hidden(self._hidden(window))
+        maps = zip((self.before, self.after), self.masks, strict=True)
+        return compare_classes(*(map_indices(path, mask, self.legend, window) for path, mask in maps))
+
+    def _posterior(self, window: Window) -> Transitions:
+        prior, threshold = self.options.prior, self.options.threshold
+        before = decode_confidence(read_pixels(self.before, window, all_bands=True))
+        if self.pairs is not None:
+            return compare_joint(before, self.pairs, threshold=threshold)
+        after = decode_confidence(read_pixels(self.after, window, all_bands=True))
+        return compare_posteriors(before, after, prior=prior, threshold=threshold)
+
+    def _hidden(self, window: Window) -> NDArray[np.bool_]:
+        """Where a mask says so: a network that sees both dates has seen the clouds."""
+        hidden = np.zeros(window.shape, np.bool_)
+        for mask in self.masks:
+            if mask is not None:
+                hidden |= read_pixels(mask, window, all_bands=False)[0] == 0
+        return hidden
 
     def transitions(self, window: Window) -> Transitions:
         """Transitions of a window, which do not depend on how the grid is cut into windows."""
@@ -175,6 +184,22 @@ class ChangeJob:
         found = found.without(too_small(found.changed, least_px=least, width_px=width))
         rows, cols = window.relative_to(around).slices
         return Transitions(found.before[rows, cols], found.after[rows, cols], found.probability[rows, cols])
+
+
+def ground_of(grid: Georef) -> Ground:
+    """The grid as something to measure on."""
+    crs = None if grid.crs is None else pyproj.CRS.from_wkt(grid.crs.to_wkt())
+    return Ground(grid.shape, grid.transform, crs)
+
+
+def row_areas(ground: Ground, window: Window) -> NDArray[np.float64]:
+    """(height,) square metres of a pixel in each row, at the middle of the window; 1 without a CRS."""
+    rows = np.arange(window.row, window.row_stop)
+    if ground.crs is None:
+        return np.ones(len(rows))
+    middle = np.full(len(rows), window.col + window.width / 2)
+    areas: NDArray[np.float64] = np.abs(np.linalg.det(local_frames(ground, rows + 0.5, middle)))
+    return areas
 
 
 @dataclass(frozen=True)
@@ -249,19 +274,7 @@ def write_change(
         layers.insert(0, told)
     layout = BlockLayout(job.grid.shape, (BLOCK, BLOCK), {"change": 1, "probability": 1})
     with Staging.open(output, job.parts, layout, overwrite=overwrite) as staging:
-        kept = staging.done()
-        done, total = sum(layout.window(block).area for block in kept), layout.shape[0] * layout.shape[1]
-        progress(done, total)
-
-        def finished(block: Block, process: int) -> None:
-            nonlocal done
-            done += block.window.area
-            progress(done, total)
-
-        remaining = [Block(*index, layout.window(index)) for index in layout.blocks if index not in kept]
-        if remaining:
-            task = CompareBlock(job, staging.writer())
-            run_blocks(task, remaining, workers=min(workers, len(remaining)), finished=finished)
+        compute_blocks(staging, CompareBlock(job, staging.writer()), workers=workers, progress=progress)
         matrix = _matrix(staging.notes().values(), job.legend)
         for layer in layers:
             tagged = Layer(
@@ -275,6 +288,24 @@ def write_change(
             write_cog(staging, tagged, job.grid, threads=os.cpu_count() or 1)
         staging.discard()
     return matrix
+
+
+def compute_blocks(
+    staging: Staging, task: BlockTask[int], *, workers: int, progress: Callable[[int, int], None]
+) -> None:
+    """Compute the blocks that are not staged yet; progress is called with pixels done and pixels in all."""
+    layout, kept = staging.layout, staging.done()
+    done, total = sum(layout.window(block).area for block in kept), layout.shape[0] * layout.shape[1]
+    progress(done, total)
+
+    def finished(block: Block, process: int) -> None:
+        nonlocal done
+        done += block.window.area
+        progress(done, total)
+
+    remaining = [Block(*index, layout.window(index)) for index in layout.blocks if index not in kept]
+    if remaining:
+        run_blocks(task, remaining, workers=min(workers, len(remaining)), finished=finished)
 
 
 def read_matrix(path: str | Path) -> Matrix:
@@ -300,7 +331,20 @@ def _matrix(notes: Any, legend: Legend) -> Matrix:
     return Matrix(legend.names, pixels.astype(np.int64), m2)
 
 
-def _read(path: Path, window: Window, *, all_bands: bool) -> NDArray[np.uint8]:
+def map_indices(path: Path, mask: Path | None, legend: Legend, window: Window) -> NDArray[np.int16]:
+    """Indices of the classes in a window of a class map, -1 where unknown or where a mask is 0."""
+    indices = indices_of(read_pixels(path, window, all_bands=False)[0], legend)
+    if mask is not None:
+        indices[read_pixels(mask, window, all_bands=False)[0] == 0] = -1
+    return indices
+
+
+def read_pixels(path: Path, window: Window, *, all_bands: bool) -> NDArray[np.uint8]:
+    """(band, height, width) of a window inside a raster: its first band, or all.
+
+    Raises:
+        GeosegError: it cannot be read.
+    """
     inside = RasterioWindow(window.col, window.row, window.width, window.height)
     try:
         with ignore_not_georeferenced(), rasterio.open(path) as raster:

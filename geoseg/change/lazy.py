@@ -12,6 +12,7 @@ import dask.array
 import numpy as np
 import pandas as pd
 import xarray as xr
+from dask.delayed import delayed
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 from odc.geo.xr import xr_reproject
@@ -19,7 +20,8 @@ from rasterio.crs import CRS
 
 from geoseg.change.align import Dated, Extent, common_grid, is_on, resampling
 from geoseg.change.detect import ChangeOptions
-from geoseg.change.history import MOST_DATES, history
+from geoseg.change.history import MOST_DATES, history, number_type
+from geoseg.change.radiometry import METHODS, Method, Radiometry, fit_radiometry, sampling_step
 from geoseg.change.transitions import (
     Transitions,
     compare_classes,
@@ -43,6 +45,7 @@ from geoseg.raster.lazy import spatial_coords
 from geoseg.raster.reader import SceneOptions
 
 Pairs = tuple[tuple[int, int], ...]
+MOST_HELD = 2**28  # bytes of a stack that a task holds
 _dask: Any = dask.array  # its functions carry no types
 
 
@@ -53,6 +56,7 @@ def segment_stack(
     time: Sequence[Any] | None = None,
     extent: Extent = "intersection",
     resolution: float | None = None,
+    radiometry: Method = "none",
     run: RunOptions | None = None,
 ) -> xr.Dataset:
     """Land cover of several dates on one grid, lazily.
@@ -63,6 +67,7 @@ def segment_stack(
         time: coordinate of each date, such as np.datetime64; 0, 1, 2 without it.
         extent: what all dates cover, or what any of them does.
         resolution: side of a pixel of the common grid, in units of its CRS; else that of the finest date.
+        radiometry: how all dates get the light of the first: `mad` or `histogram`, over the whole of each scene.
         run: as for `segment`.
 
     Returns:
@@ -73,7 +78,7 @@ def segment_stack(
     """
     times = _times(time, len(scenes))
     placed = _on_one_grid([normalized(scene, SceneOptions()) for scene in scenes], extent, resolution)
-    covers = [segment(scene, model, run=run) for scene in placed]
+    covers = [segment(scene, model, run=run) for scene in in_light_of_first(placed, radiometry)]
     return xr.concat(covers, pd.Index(times, name="time"), combine_attrs="override", join="exact")
 
 
@@ -85,6 +90,7 @@ def detect_change(
     options: ChangeOptions | None = None,
     extent: Extent = "intersection",
     resolution: float | None = None,
+    radiometry: Method = "none",
     run: RunOptions | None = None,
 ) -> xr.Dataset:
     """Change between two dates, lazily.
@@ -96,6 +102,7 @@ def detect_change(
         options: what counts as change.
         extent: what both dates cover, or what either does.
         resolution: side of a pixel of the common grid, in units of its CRS; else that of the finer date.
+        radiometry: how the second scene gets the light of the first: `mad` or `histogram`, over the whole of both.
         run: as for `segment`.
 
     Returns:
@@ -108,11 +115,14 @@ def detect_change(
     options = options or ChangeOptions()
     pairs: Pairs | None = None
     if model is None:
+        if radiometry != "none":
+            raise InputError("Class maps have no light to be matched; give scenes and a model, or no radiometry.")
         legend = _legend_of(before, after)
         maps = _on_one_grid([_as_map(before), _as_map(after)], extent, resolution, classes=True)
         parts, grid = [_indices(one, legend) for one in maps], maps[0]
     else:
         placed = _on_one_grid([normalized(scene, SceneOptions()) for scene in (before, after)], extent, resolution)
+        placed = in_light_of_first(placed, radiometry)
         pair = PairClasses.of(model.card)
         legend, pairs = (model.card.legend, None) if pair is None else (pair.legend, pair.pairs)
         seen = placed if pair is None else [_stacked(placed, pair.bands)]
@@ -140,8 +150,9 @@ def stack_history(class_maps: xr.DataArray) -> xr.Dataset:
         class_maps: (time, y, x) class ids with the legend in attrs, as `segment_stack(...).class_map`.
 
     Returns:
-        (y, x) uint8: `changes`; `first_change` and `last_change`, numbers of dates counted from 1, 0 for none; and
-        `most_frequent`, a class id. 255 where no date is known: clouds and gaps never count as change.
+        (y, x): `changes`; `first_change` and `last_change`, numbers of dates counted from 1, 0 for none; and
+        `most_frequent`, a class id. uint8, 255 where no date is known: clouds and gaps never count as change. The
+        numbers are uint16, with 65535, where there are more than 254 dates.
 
     Raises:
         InputError: there is no time or no legend, or there are too many dates.
@@ -152,22 +163,25 @@ def stack_history(class_maps: xr.DataArray) -> xr.Dataset:
             f"A stack has dimensions (time, y, x) and 1 to {MOST_DATES} dates; this has {dict(class_maps.sizes)}."
         )
     lazy = class_maps.chunk({"time": -1}).data
-    found = _dask.map_blocks(
-        _history, lazy, legend, dtype=np.uint8, drop_axis=0, new_axis=0, chunks=((4,), *lazy.chunks[1:])
-    )
+    if dates * max(lazy.chunksize[1:]) ** 2 > MOST_HELD:
+        lazy = lazy.rechunk({0: -1, 1: "auto", 2: "auto"}, block_size_limit=MOST_HELD)
+    kind, nodata = number_type(dates)
+    chunks = ((4,), *lazy.chunks[1:])
+    found = _dask.map_blocks(_history, lazy, legend, dtype=kind, drop_axis=0, new_axis=0, chunks=chunks)
     names = ("changes", "first_change", "last_change", "most_frequent")
     kept = {name: coord for name, coord in class_maps.coords.items() if "time" not in coord.dims and name != "time"}
     out = xr.Dataset({name: (("y", "x"), found[k]) for k, name in enumerate(names)}, kept)
+    out["most_frequent"] = out.most_frequent.astype(np.uint8)
     for name in names:
-        out[name].attrs["_FillValue"] = np.uint8(NODATA)
+        out[name].attrs["_FillValue"] = np.uint8(NODATA) if name == "most_frequent" else kind(nodata)
     out.most_frequent.attrs["legend"] = legend.to_json()
     return out
 
 
-def _history(values: NDArray[np.uint8], legend: Legend) -> NDArray[np.uint8]:
-    found = history(indices_of(values, legend), len(legend.classes))
+def _history(values: NDArray[np.uint8], legend: Legend) -> NDArray[Any]:
+    found = history((indices_of(date, legend) for date in values), len(legend.classes), len(values))
     ids = np.append(np.array(legend.ids, np.uint8), np.uint8(NODATA))
-    return np.stack([found.changes, found.first, found.last, ids[found.most]])
+    return np.stack([found.changes, found.first, found.last, ids[found.most].astype(found.first.dtype)])
 
 
 def _compared(
@@ -291,6 +305,52 @@ def _placed(date: xr.DataArray, own: Georef, grid: Georef, classes: bool) -> xr.
     if classes:
         return out.where(there.data, np.asarray(nodata, out.dtype)).assign_attrs(attrs)
     return out.assign_coords(valid=(("y", "x"), there.data))
+
+
+def in_light_of_first(dates: Sequence[xr.DataArray], method: Method) -> list[xr.DataArray]:
+    """Scenes on one grid as if taken in the light of the first; whole scenes are looked at once something is computed.
+
+    Raises:
+        InputError: the method is unknown, or the dates have other bands or dtypes.
+    """
+    if method not in METHODS:
+        raise InputError(f"The radiometry of a date is {', '.join(METHODS)}, not {method!r}.")
+    if method == "none":
+        return list(dates)
+    return [dates[0], *(_matched(date, dates[0], method) for date in dates[1:])]
+
+
+def _matched(date: xr.DataArray, first: xr.DataArray, method: Method) -> xr.DataArray:
+    kinds = [(*map(str, scene.band.values), str(scene.dtype)) for scene in (first, date)]
+    if kinds[0] != kinds[1]:
+        raise InputError(f"Radiometry needs the same bands, stored alike, on both dates: {kinds[0]} and {kinds[1]}.")
+    step = sampling_step((date.sizes["y"], date.sizes["x"]))
+    seen = [
+        (part.data[:, ::step, ::step], part.valid.data[::step, ::step] if "valid" in part.coords else None)
+        for part in (first, date)
+    ]
+    found = delayed(_fitted, pure=False)(*seen[0], *seen[1], kinds[0][:-1], method)
+    lazy = date.chunk() if date.chunks is None else date
+    nodata = date.attrs.get("_FillValue")
+    whole = lazy.data.rechunk({0: -1})
+    moved = _dask.map_blocks(_relit, whole, found=found, nodata=nodata, meta=np.empty((0, 0, 0), date.dtype))
+    scaling = {name: first.attrs[name] for name in ("scale", "offset") if name in first.attrs}
+    kept = {name: value for name, value in date.attrs.items() if name not in ("scale", "offset")}
+    return date.copy(data=moved).assign_attrs(kept | scaling)
+
+
+def _fitted(
+    wanted: NDArray[Any], known: Any, given: NDArray[Any], own: Any, bands: tuple[str, ...], method: Method
+) -> Radiometry:
+    valid = np.ones(wanted.shape[1:], bool)
+    for mask in (known, own):
+        valid &= True if mask is None else mask
+    pixels = (values[:, valid].T.astype(np.float64) for values in (wanted, given))
+    return fit_radiometry(*pixels, bands=bands, method=method)
+
+
+def _relit(values: NDArray[Any], found: Radiometry, nodata: float | None) -> NDArray[Any]:
+    return found.apply(values, nodata)
 
 
 def _georef(date: xr.DataArray) -> Georef:

@@ -15,7 +15,7 @@ from geoseg.vector.export import write_polygons
 def write_change_polygons(
     job: ChangeJob, paths: list[Path], output: Path, *, overwrite: bool, progress: Callable[[int, int], None]
 ) -> None:
-    """One layer of polygons, a row for each connected area of one transition.
+    """One layer of polygons, a row for each connected area of one transition, with the files and times of its dates.
 
     Args:
         job: what was compared.
@@ -36,4 +36,6 @@ def write_change_polygons(
         found.insert(2 + side, column, [pairs[name][side] for name in found["class_name"]])
     for column in ("before", "after"):
         found.insert(len(found.columns) - 1, column, job.made_from[column])
+        if (time := job.made_from.get(f"{column}_time")) is not None:
+            found.insert(len(found.columns) - 1, f"{column}_time", time)
     write_polygons(found, output, selections=table.selections, single_layer=True, overwrite=overwrite)

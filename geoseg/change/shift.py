@@ -1,5 +1,8 @@
 """How far one date lies beside another: sub-pixel shifts of many windows by phase correlation, pooled by their median.
 
+A single window may be far off where seasons or light differ, and does not show it; so there are several, and where they
+disagree nothing is told.
+
 Phase correlation with an upsampled peak is that of Guizar-Sicairos et al. 2008 (doi:10.1364/OL.33.000156), as
 scikit-image has it. Gradients are correlated rather than brightness: edges of roads and roofs stay where seasons and
 light change.
@@ -18,11 +21,13 @@ from skimage.registration import phase_cross_correlation
 from geoseg.grid import Window
 from geoseg.raster.reader import Pixels
 
-WINDOW = 256  # pixels
+WINDOW = 256  # pixels, at most; a small scene has four
+LEAST_WINDOW = 32
 WINDOWS = 64  # looked at, at most
 LEAST_VALID = 0.9  # of a window
 UPSAMPLED = 20  # a peak is found to a twentieth of a pixel
 FAR = 4.0  # of the spread: windows beyond are no longer counted
+AGREED = 1.0  # pixels from the median within which half of the windows lie
 
 Read = Callable[[Window], Pixels]
 
@@ -44,7 +49,7 @@ class Shift(NamedTuple):
 
 
 def estimate_shift(before: Read, after: Read, shape: tuple[int, int], *, seed: int = 0) -> Shift | None:
-    """The shift between two dates on one grid; None where there is nothing to tell it by.
+    """The shift between two dates on one grid; None where there is nothing to tell it by, or windows disagree.
 
     Args:
         before: reads a window of the first date.
@@ -58,6 +63,8 @@ def estimate_shift(before: Read, after: Read, shape: tuple[int, int], *, seed: i
         return None
     middle = np.median(shifts, axis=0)
     distance = np.hypot(*(shifts - middle).T)
+    if np.median(distance) > AGREED:
+        return None
     spread = 1.48 * float(np.median(distance))
     near = distance <= max(FAR * spread, 2 / UPSAMPLED)
     rows, cols = np.median(shifts[near], axis=0)
@@ -65,7 +72,7 @@ def estimate_shift(before: Read, after: Read, shape: tuple[int, int], *, seed: i
 
 
 def _windows(shape: tuple[int, int], seed: int) -> list[Window]:
-    side = min(WINDOW, *shape)
+    side = min(WINDOW, max(LEAST_WINDOW, min(shape) // 2), *shape)
     rows, cols = (range(0, length - side + 1, side) for length in shape)
     windows = [Window(row, col, side, side) for row in rows for col in cols]
     if len(windows) <= WINDOWS:

@@ -47,6 +47,11 @@ class Transitions(NamedTuple):
         pairs = 1 + self.before * classes + self.after
         return np.where(known, np.where(self.changed, pairs, UNCHANGED), NODATA).astype(np.uint8)
 
+    def hidden(self, where: NDArray[np.bool_]) -> Transitions:
+        """With some pixels unknown."""
+        before, after = (np.where(where, -1, side).astype(np.int16) for side in (self.before, self.after))
+        return Transitions(before, after, np.where(where, np.float32(np.nan), self.probability))
+
     def without(self, gone: NDArray[np.bool_]) -> Transitions:
         """With some pixels unchanged after all."""
         return self._replace(after=np.where(gone, self.before, self.after))

@@ -20,6 +20,7 @@ from geoseg.cli import (
     pseudo_label,
     sample,
     segment,
+    stack,
     train,
     vectorize,
 )
@@ -39,6 +40,7 @@ app.command("plan")(plan.plan)
 app.command("segment")(segment.segment)
 app.command("vectorize")(vectorize.vectorize)
 app.command("change")(change.change)
+app.command("stack")(stack.stack)
 app.command("evaluate")(evaluate.evaluate)
 app.command("train")(train.train)
 app.command("pseudo-label")(pseudo_label.pseudo_label)

@@ -27,10 +27,11 @@ def area(
     from geoseg.change.reference import estimate_from_points
 
     summary = estimate_from_points(class_map, reference, column=column, strata=strata)
-    typer.echo(json.dumps(summary.to_dict(confidence), indent=1) if as_json else _text(summary, confidence))
+    typer.echo(json.dumps(summary.to_dict(confidence), indent=1) if as_json else text_of(summary, confidence))
 
 
-def _text(summary: AreaSummary, confidence: float) -> str:
+def text_of(summary: AreaSummary, confidence: float) -> str:
+    """Accuracies and areas as a table."""
     report, unit = summary.report, summary.unit
     width = max(len(name) for name in report.classes)
     head = f"{'':<{width}}  {'user':>13}  {'producer':>13}  {'area, ' + unit:>25}"

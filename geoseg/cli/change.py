@@ -1,7 +1,8 @@
-"""geoseg change: two dates to a map of what became what."""
+"""geoseg change: two dates, or several pairs of them, to maps of what became what."""
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,64 +12,97 @@ from geoseg.cli import options
 from geoseg.errors import InputError
 
 if TYPE_CHECKING:
+    from geoseg.change.dates import DateOptions
+    from geoseg.change.run import ChangeSummary
     from geoseg.inference.plan import RunOptions
-    from geoseg.pipeline import ChangeSummary
     from geoseg.raster.reader import SceneOptions
 
 MOST_LINES = 12
 
 
 @options.reads_and_runs
+@options.puts_dates_together
 def change(
-    before: Annotated[str, typer.Argument(help="Scene or class map of the first date.")],
-    after: Annotated[str, typer.Argument(help="Scene or class map of the second date.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="GeoTIFF of transitions.")],
+    dates: Annotated[list[str], typer.Argument(help="Scenes or class maps, the earliest first.")],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="GeoTIFF of transitions; of more than two dates, a folder of them.")
+    ],
     model: Annotated[str, typer.Option(help="Bundle that segments scenes.")] = "landcover-rgb",
-    scenes: Annotated[bool, typer.Option("--scenes", help="Both dates are scenes, whatever their tags.")] = False,
-    maps: Annotated[bool, typer.Option("--maps", help="Both dates are class maps, whatever their tags.")] = False,
+    pairs: Annotated[
+        bool, typer.Option("--pairs", help="Dates are pairs, before after before after; else each goes with the next.")
+    ] = False,
     probability: Annotated[Path | None, typer.Option(help="Also write the probability of change, 0..200.")] = None,
-    polygons: Annotated[Path | None, typer.Option(help="Also write polygons of change.")] = None,
+    polygons: Annotated[
+        Path | None, typer.Option(help="Also write polygons of change; of more than two dates, their suffix: .gpkg.")
+    ] = None,
     report: Annotated[Path | None, typer.Option(help="Also write a report: HTML, and its figures as JSON.")] = None,
-    extent: Annotated[str, typer.Option(help="intersection or union of the dates.")] = "intersection",
-    resolution: Annotated[float | None, typer.Option(help="Of the common grid, in units of its CRS.")] = None,
-    coregister: Annotated[bool, typer.Option("--coregister", help="Move the second scene onto the first.")] = False,
+    reference: Annotated[
+        list[str] | None, typer.Option(help="Labelled points of a pair, for areas with confidence intervals.")
+    ] = None,
     prior: Annotated[float, typer.Option(help="Share of pixels that are expected to change.")] = 0.2,
     threshold: Annotated[float, typer.Option(help="Probability from which on a pixel counts as changed.")] = 0.5,
     min_area: Annotated[float, typer.Option(help="Smaller changes do not count, in square metres.")] = 0.0,
     min_width: Annotated[float, typer.Option(help="Narrower changes do not count, in metres.")] = 0.0,
     overwrite: options.Overwrite = False,
     *,
+    together: DateOptions,
     reading: SceneOptions,
     run: RunOptions,
 ) -> None:
     """Compare two dates: a raster of transitions, polygons with from and to, and a transition matrix."""
     from geoseg.change.detect import ChangeOptions
-    from geoseg.pipeline import change_files
+    from geoseg.pipeline import change_files, change_pairs
 
-    if scenes and maps:
-        raise InputError("--scenes and --maps exclude each other.")
-    if extent not in ("intersection", "union"):
-        raise InputError(f"--extent is intersection or union, not {extent!r}.")
+    couples = couples_of(dates, pairs=pairs)
+    points = reference or []
+    counts = ChangeOptions(prior, threshold, min_area, min_width)
     with options.progress_bar() as progress:
-        summary = change_files(
-            before,
-            after,
-            output,
-            model=model,
-            kind="scenes" if scenes else "maps" if maps else "auto",
-            probability=probability,
-            polygons=polygons,
-            report=report,
-            extent="union" if extent == "union" else "intersection",
-            resolution=resolution,
-            coregister=coregister,
-            options=ChangeOptions(prior, threshold, min_area, min_width),
-            reading=reading,
-            run=run,
-            overwrite=overwrite,
-            progress=progress,
-        )
-    typer.echo(_text(summary))
+        if len(couples) == 1:
+            if len(points) > 1:
+                raise InputError(f"There is 1 pair of dates and {len(points)} files of points; give one.")
+            summaries = [
+                change_files(
+                    *couples[0],
+                    output,
+                    model=model,
+                    probability=probability,
+                    polygons=polygons,
+                    report=report,
+                    reference=points[0] if points else None,
+                    dates=together,
+                    options=counts,
+                    reading=reading,
+                    run=run,
+                    overwrite=overwrite,
+                    progress=progress,
+                )
+            ]
+        else:
+            if probability is not None:
+                raise InputError("--probability is of one pair; of several, leave it out.")
+            summaries = change_pairs(
+                couples,
+                output,
+                model=model,
+                polygons=None if polygons is None else str(polygons),
+                report=report,
+                references=points,
+                dates=together,
+                options=counts,
+                reading=reading,
+                run=run,
+                overwrite=overwrite,
+                progress=progress,
+            )
+    typer.echo("\n\n".join(_text(summary) for summary in summaries))
+
+
+def couples_of(dates: list[str], *, pairs: bool) -> list[tuple[str, str]]:
+    """Which date is compared with which."""
+    if len(dates) < 2 or (pairs and len(dates) % 2):
+        wanted = "an even number of dates" if pairs else "two dates or more"
+        raise InputError(f"Change needs {wanted}, not {len(dates)}.")
+    return list(zip(dates[::2], dates[1::2], strict=True)) if pairs else list(pairwise(dates))
 
 
 def _text(summary: ChangeSummary) -> str:
@@ -80,6 +114,8 @@ def _text(summary: ChangeSummary) -> str:
             f"{shift.rows:+.2f} rows, {shift.cols:+.2f} columns, spread {shift.spread:.2f} px, {shift.windows} windows"
         )
         lines.append(f"shift  {told}; {state}")
+    if summary.radiometry is not None:
+        lines.append(f"light  {summary.radiometry.told()}")
     matrix, unit = summary.matrix, "ha" if summary.crs is not None else "px"
     scale = 1e4 if summary.crs is not None else 1.0
     changes = [
@@ -90,5 +126,9 @@ def _text(summary: ChangeSummary) -> str:
     ]
     lines += [f"{area:12.4f} {unit}  {name}" for area, name in sorted(changes, reverse=True)[:MOST_LINES]]
     lines.append(f"{sum(area for area, _ in changes):12.4f} {unit}  changed, of {matrix.m2.sum() / scale:.4f} {unit}")
+    if summary.areas is not None:
+        from geoseg.cli.area import text_of
+
+        lines.append(text_of(summary.areas, 0.95))
     state = " (up to date)" if summary.up_to_date else ""
     return "\n".join([*lines, f"{', '.join(map(str, summary.outputs))}{state}"])

@@ -14,6 +14,7 @@ import typer
 from geoseg.errors import InputError
 
 if TYPE_CHECKING:
+    from geoseg.change.dates import DateOptions
     from geoseg.inference.plan import RunOptions
     from geoseg.models import Model
     from geoseg.pipeline import Progress
@@ -43,33 +44,36 @@ _LAZY = {
     "SceneOptions": object,
     "RunOptions": object,
     "VectorOptions": object,
+    "DateOptions": object,
 } | globals()  # their modules load when a command runs
 
 
 def reads_and_runs(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command the options of every scene and run; it gets them as two values, `reading` and `run`."""
-    return _sharing(command, _reading_and_run, ("reading", "run"))
+    return _with_shared(command, _reading_and_run, ("reading", "run"))
 
 
 def draws(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command the options of polygons; it gets them as one value, `drawing`."""
-    return _sharing(command, _drawing, ("drawing",))
+    return _with_shared(command, _drawing, ("drawing",))
 
 
-def _sharing(
-    command: Callable[..., None], make: Callable[..., tuple[Any, ...]], names: tuple[str, ...]
+def puts_dates_together(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options of how dates come together; it gets them as one value, `together`."""
+    return _with_shared(command, _together, ("together",))
+
+
+def _with_shared(
+    command: Callable[..., None], parse: Callable[..., tuple[Any, ...]], names: tuple[str, ...]
 ) -> Callable[..., None]:
-    """The command with the options of `make` as well, whose values it gets by these names."""
-    own = [
-        p
-        for p in signature(command, eval_str=True, globals=_LAZY | command.__globals__).parameters.values()
-        if p.name not in names
-    ]
-    shared = list(signature(make, eval_str=True, globals=_LAZY).parameters.values())
+    """A command with the options that `parse` takes, in place of the values that it gives."""
+    found = signature(command, eval_str=True, globals=_LAZY | command.__globals__).parameters.values()
+    own = [parameter for parameter in found if parameter.name not in names]
+    shared = list(signature(parse, eval_str=True, globals=_LAZY).parameters.values())
 
     def with_options(**given: Any) -> None:
-        made = make(**{option.name: given.pop(option.name) for option in shared})
-        command(**given, **dict(zip(names, made, strict=True)))
+        values = parse(**{option.name: given.pop(option.name) for option in shared})
+        command(**given, **dict(zip(names, values, strict=True)))
 
     parameters = [parameter.replace(kind=Parameter.KEYWORD_ONLY) for parameter in own + shared]
     with_options.__name__, with_options.__doc__ = command.__name__, command.__doc__
@@ -221,6 +225,59 @@ def model_of(names: list[str], views: int) -> str | Model:
 def listed(text: str | None) -> list[str] | None:
     """`building,water` as names."""
     return None if text is None else [name.strip() for name in text.split(",")]
+
+
+def _together(
+    *,
+    times: Annotated[
+        str | None, typer.Option(help="Of the dates, as in 2016,2018-06,2020-06-01; else from the files' names.")
+    ] = None,
+    scenes: Annotated[bool, typer.Option("--scenes", help="All dates are scenes, whatever their tags.")] = False,
+    maps: Annotated[bool, typer.Option("--maps", help="All dates are class maps, whatever their tags.")] = False,
+    extent: Annotated[str, typer.Option(help="intersection or union of the dates.")] = "intersection",
+    resolution: Annotated[float | None, typer.Option(help="Of the common grid, in units of its CRS.")] = None,
+    coregister: Annotated[bool, typer.Option("--coregister", help="Move scenes onto the first.")] = False,
+    radiometry: Annotated[
+        str, typer.Option(help="Put scenes in the light of the first: none, mad or histogram.")
+    ] = "none",
+    masks: Annotated[
+        str | None, typer.Option(help="A raster for each date, 0 where the ground is hidden: a.tif,-,c.tif.")
+    ] = None,
+    qa_band: Annotated[int | None, typer.Option(help="Number of the band of quality flags in each file.")] = None,
+    qa_bits: Annotated[str | None, typer.Option(help="Bits of it that hide the ground, as in 1,2,3.")] = None,
+    qa_values: Annotated[str | None, typer.Option(help="Values of it that hide the ground, as in 3,8,9,10.")] = None,
+) -> tuple[DateOptions]:
+    from geoseg.change.clouds import CloudOptions
+    from geoseg.change.dates import DateOptions
+
+    if scenes and maps:
+        raise InputError("--scenes and --maps exclude each other.")
+    if extent not in ("intersection", "union"):
+        raise InputError(f"--extent is intersection or union, not {extent!r}.")
+    given = listed(times)
+    clouds = CloudOptions(
+        masks=tuple(listed(masks) or ()),
+        qa_band=qa_band,
+        qa_bits=_numbers("--qa-bits", qa_bits),
+        qa_values=_numbers("--qa-values", qa_values),
+    )
+    together = DateOptions(
+        times=None if given is None else tuple(given),
+        kind="scenes" if scenes else "maps" if maps else "auto",
+        extent="union" if extent == "union" else "intersection",
+        resolution=resolution,
+        coregister=coregister,
+        radiometry=radiometry,  # type: ignore[arg-type]  # checked there
+        clouds=clouds,
+    )
+    return (together,)
+
+
+def _numbers(option: str, text: str | None) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in listed(text) or ())
+    except ValueError:
+        raise InputError(f"{option} takes whole numbers, as in 1,2,3, not {text!r}.") from None
 
 
 def one_or_many(scenes: list[str]) -> str | list[str]:

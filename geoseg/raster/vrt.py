@@ -66,7 +66,7 @@ def mosaic_xml(
     """The text of one VRT of uint8 bands."""
     sources = tuple(sources)
     parts = [f'<VRTDataset rasterXSize="{shape[1]}" rasterYSize="{shape[0]}">']
-    parts += _georeference_xml(georef) if georef else ()
+    parts += georeference_xml(georef) if georef else ()
     parts += ["<Metadata>", *_tags_xml(tags or {}), "</Metadata>"]
     for band, description in enumerate(bands.descriptions, start=1):
         parts.append(f'<VRTRasterBand dataType="Byte" band="{band}" blockXSize="{TILE}" blockYSize="{TILE}">')
@@ -76,7 +76,8 @@ def mosaic_xml(
     return "\n".join([*parts, "</VRTDataset>", ""])
 
 
-def _georeference_xml(georef: Georef) -> Iterator[str]:
+def georeference_xml(georef: Georef) -> Iterator[str]:
+    """CRS and transform as elements of a VRT, bit for bit."""
     if georef.crs is not None:
         wkt = escape(georef.crs.to_wkt(version="WKT2_2019"))
         yield f"<SRS>{wkt}</SRS>"

@@ -1,4 +1,4 @@
-"""A report of change that needs nothing beside it: one HTML file, and the same figures as JSON."""
+"""A report of change that needs nothing beside it: one HTML file of one or more pairs of dates, the same as JSON."""
 
 from __future__ import annotations
 
@@ -17,8 +17,10 @@ from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
 from geoseg.catalog import open_named_reader
-from geoseg.change.dates import Dates
+from geoseg.change.areas import Estimate
+from geoseg.change.dates import Date, Dates
 from geoseg.change.detect import ChangeOptions, Matrix
+from geoseg.change.run import Compared
 from geoseg.grid import Window
 from geoseg.legend import Legend
 from geoseg.raster.disk import disk_errors, publish_bytes
@@ -36,35 +38,72 @@ th{font-weight:600}thead th{border-bottom:1px solid #999}tbody th{text-align:lef
 td.same{color:#888}img{max-width:100%}svg{margin-top:1rem;max-width:100%}"""
 
 
+def write_report(pairs: Sequence[Compared], path: Path) -> list[Path]:
+    """Write one HTML for all pairs and, beside it, the JSON.
+
+    Raises:
+        GeosegError: a file cannot be read or written.
+    """
+    reports = [ChangeReport(pair) for pair in pairs]
+    told = [report.figures() for report in reports]
+    figures = path.with_suffix(".json")
+    with disk_errors("writing the report", path.parent):
+        publish_bytes(figures, json.dumps(told[0] if len(told) == 1 else {"pairs": told}, indent=1).encode())
+        publish_bytes(path, _page(reports).encode())
+    return [path, figures]
+
+
+def _page(reports: Sequence[ChangeReport]) -> str:
+    title = html.escape(reports[0].title if len(reports) == 1 else f"Change of {len(reports)} pairs of dates")
+    parts = [report.section() for report in reports]
+    if len(reports) > 1:
+        rows = "".join(
+            f'<tr><th><a href="#pair{number}">{html.escape(report.title)}</a></th><td>{report.changed}</td></tr>'
+            for number, report in enumerate(reports, 1)
+        )
+        parts = [f'<div id="pair{number}">{part}</div>' for number, part in enumerate(parts, 1)]
+        parts.insert(0, f"<h1>{title}</h1><table><tbody>{rows}</tbody></table>")
+    head = f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title>'
+    return f"{head}<style>{_STYLE}</style><body>{''.join(parts)}</body></html>"
+
+
 @dataclass(frozen=True)
 class ChangeReport:
-    """What a report tells.
+    """What a report tells of one pair of dates."""
 
-    Attributes:
-        dates: both, on the grid.
-        legend: of both class maps.
-        matrix: transitions between classes.
-        change: raster of transitions.
-        options: what counted as change.
-    """
+    pair: Compared
 
-    dates: Dates
-    legend: Legend
-    matrix: Matrix
-    change: Path
-    options: ChangeOptions
+    @property
+    def dates(self) -> Dates:
+        return self.pair.dates
 
-    def write(self, path: Path) -> list[Path]:
-        """Write the HTML and, beside it, the JSON.
+    @property
+    def legend(self) -> Legend:
+        return self.pair.job.legend
 
-        Raises:
-            GeosegError: a file cannot be read or written.
-        """
-        figures = path.with_suffix(".json")
-        with disk_errors("writing the report", path.parent):
-            publish_bytes(figures, json.dumps(self.figures(), indent=1).encode())
-            publish_bytes(path, self.html().encode())
-        return [path, figures]
+    @property
+    def matrix(self) -> Matrix:
+        return self.pair.matrix
+
+    @property
+    def options(self) -> ChangeOptions:
+        return self.pair.job.options
+
+    @property
+    def title(self) -> str:
+        before, after = (
+            date.name if date.time is None else f"{date.name} ({date.time})"
+            for date in (self.dates.before, self.dates.after)
+        )
+        return f"Change from {before} to {after}"
+
+    @property
+    def changed(self) -> str:
+        unit, size = self.unit
+        total = self.matrix.m2.sum() / size
+        changed = total - np.trace(self.matrix.m2) / size
+        share = f" ({changed / total:.1%})" if total else ""
+        return f"{changed:,.2f} {unit} of {total:,.2f} {unit} changed{share}"
 
     @property
     def unit(self) -> tuple[str, float]:
@@ -75,11 +114,14 @@ class ChangeReport:
 
     def figures(self) -> dict[str, object]:
         """All numbers, JSON-able; areas in square metres, or pixels where there is no CRS."""
-        grid, shift, matrix = self.dates.grid, self.dates.shift, self.matrix
+        grid, matrix = self.dates.grid, self.matrix
+        before, after = self.dates.before, self.dates.after
+        shift, light, areas = after.shift, after.radiometry, self.pair.areas
         known = int(matrix.pixels.sum())
         return {
-            "before": self.dates.before.given,
-            "after": self.dates.after.given,
+            "before": before.given,
+            "after": after.given,
+            "times": [before.time, after.time],
             "grid": {
                 "rows": grid.shape[0],
                 "columns": grid.shape[1],
@@ -92,11 +134,13 @@ class ChangeReport:
                 "rows": shift.rows,
                 "columns": shift.cols,
                 "spread": shift.spread,
-                "corrected": self.dates.is_corrected,
+                "corrected": after.is_corrected,
             },
+            "radiometry": None if light is None else light.to_dict(),
             "classes": list(matrix.names),
             "pixels": matrix.pixels.tolist(),
             "areas": matrix.m2.round(3).tolist(),
+            "estimated": None if areas is None else areas.to_dict(),
             "unknown_pixels": grid.shape[0] * grid.shape[1] - known,
             "options": {
                 "prior": None if self.dates.are_maps else self.options.prior,
@@ -106,37 +150,61 @@ class ChangeReport:
             },
         }
 
-    def html(self) -> str:
-        """The page, with its pictures inside."""
-        before, after = (html.escape(date.name) for date in (self.dates.before, self.dates.after))
+    def section(self) -> str:
+        """Of the page, with its pictures inside."""
         unit, size = self.unit
-        total = self.matrix.m2.sum() / size
-        changed = total - np.trace(self.matrix.m2) / size
-        share = f" ({changed / total:.1%})" if total else ""
+        colors = [entry.color for entry in self.legend.classes]
         parts = [
-            f"<h1>Change from {before} to {after}</h1>",
-            f"<p>{changed:,.2f} {unit} of {total:,.2f} {unit} changed{share}.</p>",
+            f"<h1>{html.escape(self.title)}</h1>",
+            f"<p>{self.changed}.</p>",
             f'<img alt="Before, after, and what changed" src="data:image/png;base64,{self._maps()}">',
             "<h2>From and to</h2>",
-            f"<p>Areas in {unit}; rows are classes before, columns classes after.</p>",
+            f"<p>Areas in {unit}, counted on the map; rows are classes before, columns classes after.</p>",
             self._table(),
-            sankey(self.matrix.m2 / size, self.matrix.names, [entry.color for entry in self.legend.classes]),
-            "<p>These areas are counted on the map, and repeat its errors. <code>geoseg sample</code> and "
-            "<code>geoseg area</code> give areas with confidence intervals.</p>",
+            sankey(self.matrix.m2 / size, self.matrix.names, colors),
+            "<h2>Areas with confidence intervals</h2>",
+            self._estimated(),
             "<h2>Grid and alignment</h2>",
             f"<p>{html.escape(self._aligned())}</p>",
             "<h2>Left out</h2>",
             f"<p>{html.escape(self._left_out())}</p>",
         ]
-        head = f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{before} to {after}</title>'
-        return f"{head}<style>{_STYLE}</style><body>{''.join(parts)}</body></html>"
+        return "".join(parts)
+
+    def _estimated(self) -> str:
+        """By reference points: what is there, and how sure that is."""
+        areas = self.pair.areas
+        if areas is None:
+            return (
+                "<p>Counted areas repeat the errors of the map. Label a sample (<code>geoseg sample</code>) and give "
+                "it to <code>--reference</code> for areas with confidence intervals.</p>"
+            )
+        report, unit = areas.report, areas.unit
+        per_pixel = 1.0 if areas.pixel_m2 is None else areas.pixel_m2 / HECTARE
+        head = f"<th>mapped, {unit}</th><th>area, {unit}</th><th>95 % interval</th><th>user's</th><th>producer's</th>"
+        rows = []
+        columns = zip(report.classes, areas.areas(), report.users, report.producers, strict=True)
+        for name, area, users, producers in columns:
+            low, high = area.interval()
+            mapped = areas.mapped_pixels.get(name, 0) * per_pixel
+            cells = [f"{mapped:,.2f}", f"{area.value:,.2f}", f"{low:,.2f} to {high:,.2f}", _pm(users), _pm(producers)]
+            rows.append(f"<tr><th>{html.escape(name)}</th>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>")
+        told = " ".join(
+            (
+                f"Estimated from {int(report.counts.sum())} reference points (Olofsson et al. 2014, Stehman 2014); "
+                f"overall accuracy {_pm(report.overall)}.",
+                *areas.told,
+            )
+        )
+        table = f"<table><thead><tr><th></th>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
+        return f"<p>{html.escape(told)}</p>{table}"
 
     def _maps(self) -> str:
         window = Window(0, 0, *self.dates.grid.shape)
         step = max(1, -(-max(window.shape) // MOST_PX))
-        grid, legend = self.dates.grid, read_legend(self.change)
-        codes = class_map_of(self.change, window, step)
-        pictures = [self._picture(date.path, window, step) for date in (self.dates.before, self.dates.after)]
+        grid, legend = self.dates.grid, read_legend(self.pair.outputs.change)
+        codes = class_map_of(self.pair.outputs.change, window, step)
+        pictures = [self._picture(date, window, step) for date in (self.dates.before, self.dates.after)]
         figure = Figure(figsize=(15, 15 * window.height / window.width / 3 + 0.9), dpi=110)
         FigureCanvasAgg(figure)
         axes = figure.subplots(1, 3)
@@ -151,10 +219,10 @@ class ChangeReport:
         figure.savefig(buffer, format="png", metadata={"Software": None})
         return base64.b64encode(buffer.getvalue()).decode()
 
-    def _picture(self, path: str, window: Window, step: int) -> NDArray[np.uint8]:
+    def _picture(self, date: Date, window: Window, step: int) -> NDArray[np.uint8]:
         if self.dates.legend is not None:
-            return painted(class_map_of(Path(path), window, step), self.dates.legend)
-        return scene_colors(open_named_reader(path, self.dates.reading), window, step)
+            return painted(class_map_of(Path(date.path), window, step), self.dates.legend)
+        return scene_colors(open_named_reader(date.path, self.dates.reading), window, step)
 
     def _table(self) -> str:
         _, size = self.unit
@@ -169,27 +237,36 @@ class ChangeReport:
         return f"<table><thead><tr><th></th>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
 
     def _aligned(self) -> str:
-        grid, shift = self.dates.grid, self.dates.shift
+        grid, after = self.dates.grid, self.dates.after
+        shift = after.shift
         told = f"{grid.shape[1]} x {grid.shape[0]} px, {grid.crs or 'no CRS'}."
         if self.dates.are_maps:
             return f"{told} Class maps do not tell a shift."
+        light = "" if after.radiometry is None else f" In the light of the first by {after.radiometry.told()}."
         if shift is None:
-            return f"{told} No part of the dates tells a shift."
+            return f"{told} No part of the dates tells a shift.{light}"
         size = ground_sample_distance(grid.shape, grid.transform, grid.crs)
         length = float(np.hypot(shift.rows, shift.cols))
         metres = "" if size is None else f" ({length * size:.2f} m, spread {shift.spread * size:.2f} m)"
-        state = "corrected" if self.dates.is_corrected else "not corrected"
-        return f"{told} The second date lies {length:.2f} px{metres} beside the first, {state}."
+        state = "corrected" if after.is_corrected else "not corrected"
+        return f"{told} The second date lies {length:.2f} px{metres} beside the first, {state}.{light}"
 
     def _left_out(self) -> str:
         total = self.dates.grid.shape[0] * self.dates.grid.shape[1]
         unknown = total - int(self.matrix.pixels.sum())
         told = [f"{unknown:,} of {total:,} pixels are not known on both dates"]
+        for date in (self.dates.before, self.dates.after):
+            if date.mask is not None:
+                told.append(f"clouds of {date.name} are masked")
         if self.options.min_area_m2:
             told.append(f"changes smaller than {self.options.min_area_m2:g} m² do not count")
         if self.options.min_width_m:
             told.append(f"nor do those narrower than {self.options.min_width_m:g} m")
         return "; ".join(told) + "."
+
+
+def _pm(one: Estimate) -> str:
+    return "unknown" if one.value != one.value else f"{one.value:.2f} ± {one.half_width():.2f}"
 
 
 def sankey(areas: NDArray[np.float64], names: Sequence[str], colors: Sequence[str]) -> str:
