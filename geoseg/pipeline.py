@@ -7,11 +7,9 @@ from __future__ import annotations
 
 import logging
 import os
-import shutil
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from math import prod
@@ -24,7 +22,7 @@ from geoseg.grid import Block
 from geoseg.inference.fit import check_gsd, normalization_for, used_bands
 from geoseg.models import ModelCard, list_models, load_card
 from geoseg.raster.cog import Layer, is_current, write_cog
-from geoseg.raster.disk import check_disk_space, check_output, disk_errors
+from geoseg.raster.disk import check_disk_space, check_output, disk_errors, work_folder
 from geoseg.raster.reader import SceneOptions, SceneReader
 from geoseg.raster.staging import BlockLayout, Staging, canonical_json, digest_of, discard_leftovers
 
@@ -477,7 +475,7 @@ def pseudo_label(
     tags = {**job.tags, "GEOSEG_THRESHOLDS": canonical_json(parts["thresholds"])}
     layer = Layer("labels", output, ("pseudo-label",), legend=legend, tags=tags)
     _check_outputs(job, [layer], overwrite)
-    with _work_folder(output) as folder:
+    with work_folder(output) as folder:
         cover, confidence = folder / "landcover.tif", folder / "confidence.tif"
         segment_file(
             scene, cover, model=loaded, confidence=confidence, reading=reading, run=run, overwrite=True, progress=told
@@ -495,16 +493,6 @@ def pseudo_label(
     if not any(kept.kept):
         log.warning("No pixel of %s is sure enough to be a label; give a lower threshold.", output)
     return PseudoLabels(output, kept)
-
-
-@contextmanager
-def _work_folder(output: Path) -> Iterator[Path]:
-    """A hidden folder beside an output for what leads to it: it stays after a failure, so that a run can go on."""
-    folder = output.with_name(f".{output.name}.parts")
-    with disk_errors("keeping the land cover", output.parent):
-        folder.mkdir(parents=True, exist_ok=True)
-    yield folder
-    shutil.rmtree(folder)
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ from geoseg.cli import (
     evaluate,
     export,
     info,
+    instances,
     models,
     plan,
     pseudo_label,
@@ -38,6 +39,7 @@ app.command("info")(info.info)
 app.command("plan")(plan.plan)
 app.command("segment")(segment.segment)
 app.command("vectorize")(vectorize.vectorize)
+app.command("instances")(instances.instances)
 app.command("change")(change.change)
 app.command("evaluate")(evaluate.evaluate)
 app.command("train")(train.train)
