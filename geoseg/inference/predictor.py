@@ -17,6 +17,7 @@ from torch import Tensor
 from geoseg.errors import GeosegError, InputError
 from geoseg.inference.engines import Engine, OpenVinoEngine, TorchEngine, openvino_is_installed
 from geoseg.models import Model, ModelCard
+from geoseg.models.architectures import DETECTORS
 from geoseg.models.onnx import ONNX, serves_cuda
 from geoseg.raster.normalize import Normalization
 from geoseg.raster.reader import Pixels
@@ -55,6 +56,8 @@ class Backend:
         """
         is_onnx = card is not None and card.architecture.name == ONNX
         _check_request(device, precision, engine, is_onnx)
+        if engine == "openvino" and card is not None and card.architecture.name in DETECTORS:
+            raise InputError(f"Engine 'openvino' cannot run {card.architecture.name}; use --engine torch.")
         if device == "auto":
             usable = torch.cuda.is_available() and engine != "openvino" and (not is_onnx or serves_cuda())
             device = "cuda" if usable else "cpu"
@@ -305,9 +308,10 @@ def _copied(array: NDArray[Any], device: torch.device) -> Tensor:
 
 
 def _fastest(device: str, card: ModelCard | None) -> str:
-    """OpenVINO on the CPU where it is installed, but for index rules."""
+    """OpenVINO on the CPU where it is installed, but for index rules and detectors."""
     name = "" if card is None else card.architecture.name
-    if device == "cpu" and card is not None and name != RULES and openvino_is_installed():
+    plain = name != RULES and name not in DETECTORS
+    if device == "cpu" and card is not None and plain and openvino_is_installed():
         return "openvino"
     return "onnxruntime" if name == ONNX else "torch"
 

@@ -11,7 +11,7 @@ import logging
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from pickle import UnpicklingError
@@ -27,11 +27,13 @@ from torch.utils.data import DataLoader
 from geoseg.errors import GeosegError, InputError
 from geoseg.inference.predictor import Backend
 from geoseg.models import CardBand, Model, ModelCard, TrainingData, build_network
+from geoseg.models.architectures import DETECTORS
 from geoseg.raster.disk import disk_errors, publish_bytes
 from geoseg.raster.labels import LabelCodes
 from geoseg.training.augment import Augmentation
 from geoseg.training.config import TrainConfig, load_config
 from geoseg.training.finetune import Fitted, start_from
+from geoseg.training.instances import DetectionTask, with_anchors
 from geoseg.training.losses import FocalLoss, LovaszSoftmax, PartialCrossEntropy, SoftDice
 from geoseg.training.publish import HALO_CHIPS, publish
 from geoseg.training.samples import Samples, Source
@@ -94,7 +96,8 @@ class Training:
         Raises:
             InputError: scenes, labels, split or network cannot be used; the message says which and what to do.
         """
-        scenes = [open_scene_of(source, config.bands, config.legend) for source in config.scenes]
+        detects = config.network.name in DETECTORS
+        scenes = [open_scene_of(source, config.bands, config.legend, apart=detects) for source in config.scenes]
         more = [] if config.unlabelled is None else config.unlabelled.scenes
         others = [open_unlabelled(source, config.bands, config.legend) for source in more]
         check_same_unit([*scenes, *others])
@@ -104,6 +107,8 @@ class Training:
         statistics = band_statistics(train.scenes, train.cells, seed=config.run.seed)
         unlabelled = Side.of_pairs(places_of(others, train.scenes)) if others else None
         found = cls(config, codes, train, validate, statistics, unlabelled)
+        if detects:
+            found = replace(found, config=with_anchors(config, train.scenes, found.network(), found.gsd_range_m))
         found.check_network()
         return found
 
@@ -176,8 +181,10 @@ class Training:
     def task(self, told: Callable[[int], str]) -> SegmentationTask:
         """The network, its losses and its schedule."""
         run, stated = self.config.run, self.config.unlabelled
-        kind = SegmentationTask if stated is None else partial(ConsistencyTask, stated)
-        return kind(
+        kind: Any = SegmentationTask if stated is None else partial(ConsistencyTask, stated)
+        if self.config.network.name in DETECTORS:
+            kind = DetectionTask
+        task: SegmentationTask = kind(
             self.network(),
             self._losses(),
             Schedule(run.steps, min(run.warmup, max(1, run.steps // 5)), run.decay, run.learning_rate),
@@ -188,6 +195,7 @@ class Training:
             seed=run.seed,
             told=told,
         )
+        return task
 
     def run(self, out: Path, *, resume: bool = False, progress: Progress | None = None) -> Trained:
         """Fit, keep the best averaged weights, and publish them.
