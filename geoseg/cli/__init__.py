@@ -17,6 +17,7 @@ from geoseg.cli import (
     info,
     instances,
     models,
+    panoptic,
     plan,
     pseudo_label,
     sample,
@@ -40,6 +41,7 @@ app.command("plan")(plan.plan)
 app.command("segment")(segment.segment)
 app.command("vectorize")(vectorize.vectorize)
 app.command("instances")(instances.instances)
+app.command("panoptic")(panoptic.panoptic)
 app.command("change")(change.change)
 app.command("evaluate")(evaluate.evaluate)
 app.command("train")(train.train)

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -21,6 +21,9 @@ from geoseg.models.architectures import DETECTORS
 from geoseg.models.onnx import ONNX, serves_cuda
 from geoseg.raster.normalize import Normalization
 from geoseg.raster.reader import Pixels
+
+if TYPE_CHECKING:
+    from geoseg.models.detector import Seen
 
 log = logging.getLogger(__name__)
 DEVICES = ("auto", "cpu", "cuda")
@@ -161,6 +164,21 @@ class Predictor:
                 halves = chips[: self._batch], chips[self._batch :]
                 return torch.cat([self.predict(half, normalization, margin=margin) for half in halves])
             return self._in_quarters(chips[0], normalization, margin)
+
+    def see(self, chip: Pixels, normalization: Normalization) -> Seen:
+        """Objects and logits of one chip, on the host, where the network is a detector.
+
+        Args:
+            chip: pixels as stored and their validity.
+            normalization: of the scene's bands.
+        """
+        engine = self.engine
+        assert isinstance(engine, TorchEngine)
+        batch = torch.from_numpy(normalization(*chip)[None])
+        with self._turns:
+            seen = engine.see(batch.to(self.backend.device))
+        objects = [type(one)(*(part.cpu() for part in one)) for one in seen.objects]
+        return type(seen)(objects, seen.logits.float().cpu())
 
     def reduce(self, logits: Tensor, *, confidence: bool = True, probabilities: bool = False) -> Reduced:
         """The likeliest channel, and what is asked for of the probabilities.

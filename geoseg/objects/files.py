@@ -32,10 +32,10 @@ if TYPE_CHECKING:  # torch loads where it is needed
     from geoseg.inference.job import Job, Scene
     from geoseg.inference.plan import RunOptions
     from geoseg.models import Model
+    from geoseg.objects.find import Search
     from geoseg.objects.paint import Objects
 
 Progress = Callable[[str, int, int], None]  # step, pixels done, pixels in all
-DEFAULT_CLASS = "building"
 
 
 @dataclass
@@ -65,6 +65,7 @@ def instances_file(
     classes: Sequence[str] | None = None,
     raster: str | os.PathLike[str] | None = None,
     shape: OutlineOptions | None = None,
+    least_score: float = 0.5,
     reading: SceneOptions | None = None,
     run: RunOptions | None = None,
     overwrite: bool = False,
@@ -83,6 +84,7 @@ def instances_file(
         classes: names of the classes whose objects are wanted; None for building, or all that a detector knows.
         raster: also write the ids there, uint32 with 0 for no object, and the table of ids beside it as .parquet.
         shape: smallest area, simplifying, straight walls.
+        least_score: a detector's objects below it are left out.
         reading: what the scene's files do not say.
         run: chip, halo, block, device and so on.
         overwrite: replace outputs that exist.
@@ -96,11 +98,9 @@ def instances_file(
 
     output, shape, told = Path(output), shape or OutlineOptions(), progress or _silent
     ids = None if raster is None else Path(raster)
-    search = Search.of(scene, model, classes, reading, run)
-    job = search.job
-    asked = {"what": "instances", "classes": search.classes, "shape": _plain(shape)}
-    parts = {**job.parts, "objects": asked}
-    digest = digest_of(parts)
+    search = Search.of(scene, model, classes, reading=reading, run=run, least_score=least_score)
+    job, asked = search.job, {"what": "instances", **_plain(shape)}
+    digest = digest_of({**search.parts, "objects": asked})
     outputs = [*([] if ids is None else [ids, table_path(ids)]), output]
     if is_stamped(output, digest) and (ids is None or (is_current(ids, digest) and table_path(ids).is_file())):
         return InstancesSummary(outputs, up_to_date=True)
@@ -114,7 +114,7 @@ def instances_file(
         traced = trace(objects, ground, min_area_m2=shape.min_area_m2, progress=partial(told, "trace"))
         outlines = outline(traced, ground, shape)
         if ids is not None:
-            layer = Layer("instances", ids, ("object id",), tags=_tags(job, asked), is_of_ids=True)
+            layer = Layer("instances", ids, ("object id",), tags=_tags(search, asked), is_of_ids=True)
             write_table(table_path(ids), _without_shapes(outlines), layer.all_tags)
             paint = partial(_unsigned, traced.objects)
             write_ids(
@@ -124,6 +124,92 @@ def instances_file(
         stamp(output, digest)
     counts = _counted(objects, outlines)
     return InstancesSummary(outputs, counts, regularized=outlines.regularized, fallbacks=outlines.fallbacks)
+
+
+@dataclass
+class PanopticSummary:
+    """What `panoptic_file` did.
+
+    Attributes:
+        outputs: the files, finished.
+        counts: objects of each class of things, by name; empty where nothing was computed.
+        pixels: of each class, by name; likewise.
+        up_to_date: they were there already, made from the same scene, model and options.
+    """
+
+    outputs: list[Path]
+    counts: dict[str, int] = field(default_factory=dict)
+    pixels: dict[str, int] = field(default_factory=dict)
+    up_to_date: bool = False
+
+
+def panoptic_file(
+    scene: Scene,
+    output: str | os.PathLike[str],
+    *,
+    model: str | os.PathLike[str] | Model = "landcover-rgb",
+    things: Sequence[str] | None = None,
+    polygons: str | os.PathLike[str] | None = None,
+    shape: OutlineOptions | None = None,
+    least_score: float = 0.5,
+    reading: SceneOptions | None = None,
+    run: RunOptions | None = None,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> PanopticSummary:
+    """Give every pixel of a scene a class, and those of things an object; an interrupted run goes on.
+
+    Args:
+        scene: as for `segment_file`.
+        output: GeoTIFF of uint32 ids, `class_id << 24 | number`, with 0 for the number of stuff and nodata 4294967295;
+            the table of ids is beside it as .parquet.
+        model: name or path of a bundle, or a loaded one: a land-cover model, whose parts are split where they have a
+            neck, or a Panoptic FPN.
+        things: names of the classes that have objects; None for building, or all that a Panoptic FPN knows.
+        polygons: also write a coverage of polygons there, .gpkg, .parquet, .fgb or .geojson.
+        shape: simplifying, and straight walls of things; the smallest area plays no part.
+        least_score: a detector's objects below it are left out.
+        reading: what the scene's files do not say.
+        run: chip, halo, block, device and so on.
+        overwrite: replace outputs that exist.
+        progress: called with step, pixels done and pixels in all.
+
+    Raises:
+        InputError: the scene, the model, an option or an output cannot be used; nothing was written.
+        GeosegError: reading, computing or writing failed; finished blocks are kept.
+    """
+    from geoseg.objects.find import Search
+    from geoseg.objects.panoptic import VOID, Panoptic, tables_of
+
+    output, shape, told = Path(output), shape or OutlineOptions(), progress or _silent
+    drawn = None if polygons is None else Path(polygons)
+    search = Search.of(scene, model, things, reading=reading, run=run, least_score=least_score, with_stuff=True)
+    job, asked = search.job, {"what": "panoptic", **_plain(shape)}
+    digest = digest_of({**search.parts, "objects": asked})
+    outputs = [*([] if drawn is None else [drawn]), table_path(output), output]
+    raster_done = is_current(output, digest) and table_path(output).is_file()
+    if raster_done and (drawn is None or is_stamped(drawn, digest)):
+        return PanopticSummary(outputs, up_to_date=True)
+    ground = ground_of(job.georef)
+    shape.check(ground)
+    _check_ids(job, output, drawn, overwrite or is_current(output, digest))
+    if drawn is not None:
+        _check_polygons(job, drawn, ground, overwrite or is_stamped(drawn, digest))
+    with work_folder(output) as folder:
+        objects = search.objects(folder, overwrite=overwrite, progress=told)
+        panoptic = Panoptic.of(*search.land(folder), objects, job.model.card.legend)
+        tables = tables_of(panoptic, shape, partial(told, "trace"))
+        if drawn is not None:
+            write_polygons(tables.polygons, drawn, selections=job.model.card.legend.select(), overwrite=True)
+            stamp(drawn, digest)
+        layer = Layer("panoptic", output, ("panoptic id",), tags=_tags(search, asked), is_of_ids=True)
+        write_table(table_path(output), tables.ids, layer.all_tags)
+        write = partial(told, "write")
+        write_ids(layer, panoptic.paint, job.georef, nodata=VOID, digest=digest, folder=folder, progress=write)
+    sums = tables.ids.groupby("class_name")[["is_thing", "pixels"]].sum()
+    counts = {selection.name: int(sums["is_thing"].get(selection.name, 0)) for selection in objects.classes}
+    pixels = {str(name): int(count) for name, count in sums["pixels"].items()}
+    return PanopticSummary(outputs, counts, pixels)
 
 
 def ground_of(georef: Georef) -> Ground:
@@ -145,8 +231,8 @@ def _counted(objects: Objects, outlines: Outlines) -> dict[str, int]:
     return {selection.name: found[selection.name] for selection in objects.classes}
 
 
-def _tags(job: Job, asked: dict[str, Any]) -> dict[str, str]:
-    return {**job.tags, "GEOSEG_OBJECTS": canonical_json(asked)}
+def _tags(search: Search, asked: dict[str, Any]) -> dict[str, str]:
+    return {**search.job.tags, "GEOSEG_OBJECTS": canonical_json({**search.parts["search"], **asked})}
 
 
 def _plain(shape: OutlineOptions) -> dict[str, Any]:
@@ -159,9 +245,10 @@ def _check_polygons(job: Job, output: Path, ground: Ground, overwrite: bool) -> 
     check_disk_space(output, raster_bytes=2 * job.extent.area)
 
 
-def _check_ids(job: Job, ids: Path, output: Path, overwrite: bool) -> None:
-    check_output(ids, overwrite=overwrite, inputs=[*_inputs(job), output])
-    check_output(table_path(ids), overwrite=overwrite, inputs=[*_inputs(job), output], suffixes=(".parquet",))
+def _check_ids(job: Job, ids: Path, polygons: Path | None, overwrite: bool) -> None:
+    others = [*_inputs(job), *([] if polygons is None else [polygons])]
+    check_output(ids, overwrite=overwrite, inputs=others)
+    check_output(table_path(ids), overwrite=overwrite, inputs=others, suffixes=(".parquet",))
     check_disk_space(ids, raster_bytes=4 * job.extent.area)
 
 

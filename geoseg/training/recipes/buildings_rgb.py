@@ -1,4 +1,4 @@
-"""Train the bundle `buildings-rgb`: `python -m geoseg.training.recipes.buildings_rgb --data DIR --out DIR --init MODEL`.
+"""Train `buildings-rgb`, a Mask R-CNN: `python -m geoseg...buildings_rgb --data DIR --out DIR --init MODEL`.
 
 Scenes and held-out places are those of `landcover_rgb`: FLAIR and Dubai without zone B and tile 4, and synthetic
 scenes. Objects are the connected parts of the class building. The encoder starts from that of MODEL, which must not
