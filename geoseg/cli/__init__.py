@@ -13,6 +13,7 @@ from geoseg.cli import (
     change,
     demo,
     evaluate,
+    evaluate_objects,
     export,
     info,
     instances,
@@ -44,6 +45,7 @@ app.command("instances")(instances.instances)
 app.command("panoptic")(panoptic.panoptic)
 app.command("change")(change.change)
 app.command("evaluate")(evaluate.evaluate)
+app.command("evaluate-objects")(evaluate_objects.evaluate_objects)
 app.command("train")(train.train)
 app.command("pseudo-label")(pseudo_label.pseudo_label)
 app.command("sample")(sample.sample)

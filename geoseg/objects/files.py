@@ -114,7 +114,8 @@ def instances_file(
         traced = trace(objects, ground, min_area_m2=shape.min_area_m2, progress=partial(told, "trace"))
         outlines = outline(traced, ground, shape)
         if ids is not None:
-            layer = Layer("instances", ids, ("object id",), tags=_tags(search, asked), is_of_ids=True)
+            legend = job.model.card.legend
+            layer = Layer("instances", ids, ("object id",), legend, tags=_tags(search, asked), is_of_ids=True)
             write_table(table_path(ids), _without_shapes(outlines), layer.all_tags)
             paint = partial(_unsigned, traced.objects)
             write_ids(
@@ -197,12 +198,13 @@ def panoptic_file(
         _check_polygons(job, drawn, ground, overwrite or is_stamped(drawn, digest))
     with work_folder(output) as folder:
         objects = search.objects(folder, overwrite=overwrite, progress=told)
-        panoptic = Panoptic.of(*search.land(folder), objects, job.model.card.legend)
+        legend = job.model.card.legend
+        panoptic = Panoptic.of(*search.land(folder), objects, legend)
         tables = tables_of(panoptic, shape, partial(told, "trace"))
         if drawn is not None:
-            write_polygons(tables.polygons, drawn, selections=job.model.card.legend.select(), overwrite=True)
+            write_polygons(tables.polygons, drawn, selections=legend.select(), overwrite=True)
             stamp(drawn, digest)
-        layer = Layer("panoptic", output, ("panoptic id",), tags=_tags(search, asked), is_of_ids=True)
+        layer = Layer("panoptic", output, ("panoptic id",), legend, tags=_tags(search, asked), is_of_ids=True)
         write_table(table_path(output), tables.ids, layer.all_tags)
         write = partial(told, "write")
         write_ids(layer, panoptic.paint, job.georef, nodata=VOID, digest=digest, folder=folder, progress=write)

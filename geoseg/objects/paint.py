@@ -121,20 +121,21 @@ class MaskPainter:
 
 
 class OutlinePainter:
-    """Paints the pixels whose centers lie in polygons along pixel edges: the first has id 1.
+    """Paints the pixels whose centers lie in polygons: the first has id 1. Where several do, the last counts.
 
     Args:
-        polygons: in the CRS; they share no pixel.
+        polygons: in the CRS.
         transform: pixel to CRS coordinates.
+        on_edges: the polygons go along pixel edges; rounding on the way to the CRS and back is undone.
     """
 
-    def __init__(self, polygons: NDArray[np.object_], transform: Affine) -> None:
+    def __init__(self, polygons: NDArray[np.object_], transform: Affine, *, on_edges: bool = True) -> None:
         back = ~transform
 
         def to_pixels(points: NDArray[np.float64]) -> NDArray[np.float64]:
             x, y = points.T
             moved = np.stack([back.a * x + back.b * y + back.c, back.d * x + back.e * y + back.f], axis=1)
-            return np.asarray(np.rint(moved))
+            return np.asarray(np.rint(moved) if on_edges else moved)
 
         self._polygons = shapely.transform(polygons, to_pixels)
         self._tree = shapely.STRtree(self._polygons)
