@@ -88,8 +88,8 @@ class Detector(nn.Module):
         depth: number of encoder stages, 3 to 5, each halving the resolution.
         channels: of the pyramid.
         box_features: of the head that tells classes and boxes.
-        anchors_px: side of the anchors of each level of the pyramid, which has one more level than the encoder has
-            stages behind the second.
+        anchors_px: side of the anchors of each level of the pyramid, which are as many as the encoder's stages; 16, 32
+            and so on where none are given.
     """
 
     position_independent = False
@@ -109,6 +109,7 @@ class Detector(nn.Module):
     ) -> None:
         super().__init__()
         check_depth("A detector", depth)
+        anchors_px = anchors_px or [16 * 2**level for level in range(depth)]
         if len(anchors_px) != depth:
             raise InputError(f"A detector of depth {depth} has {depth} sizes of anchors, not {len(anchors_px)}.")
         self.classes, self.levels, self.output_stride = classes, depth, 2 ** (depth + 1)
@@ -191,7 +192,7 @@ class MaskRCNN(Detector):
         depth: int = 4,
         channels: int = 128,
         box_features: int = 256,
-        anchors_px: Sequence[int] = (16, 32, 64, 128),
+        anchors_px: Sequence[int] = (),
     ) -> None:
         if classes < 2:
             raise InputError("Mask R-CNN has classes of objects and, as the last, one for everything else; not 1.")
@@ -231,7 +232,7 @@ class PanopticFPN(Detector):
         depth: int = 4,
         channels: int = 128,
         box_features: int = 256,
-        anchors_px: Sequence[int] = (16, 32, 64, 128),
+        anchors_px: Sequence[int] = (),
     ) -> None:
         if not things or len(set(things)) < len(things) or not set(things) < set(range(classes)):
             raise InputError(f"The things of a panoptic network are some of its {classes} classes, not {list(things)}.")

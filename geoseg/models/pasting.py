@@ -60,7 +60,7 @@ def paint_logits(
     for box, channel, score, mask in zip(boxes, channels.tolist(), scores, masks, strict=True):
         pasted = paste(mask, box, size)
         part = likeliest[channel, pasted.rows, pasted.cols]
-        torch.maximum(part, score * pasted.probabilities, out=part)
+        likeliest[channel, pasted.rows, pasted.cols] = torch.maximum(part, score * pasted.probabilities)
     painted = likeliest.clamp(CLOSEST, 1 - CLOSEST).logit()
     painted[-1] = 0
     return painted
