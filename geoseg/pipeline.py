@@ -24,7 +24,7 @@ from geoseg.grid import Block
 from geoseg.inference.fit import check_gsd, normalization_for, used_bands
 from geoseg.models import ModelCard, list_models, load_card
 from geoseg.raster.cog import Layer, is_current, write_cog
-from geoseg.raster.disk import check_disk_space, check_output, disk_errors
+from geoseg.raster.disk import check_disk_space, check_output, disk_errors, work_folder
 from geoseg.raster.reader import SceneOptions, SceneReader
 from geoseg.raster.staging import BlockLayout, Staging, canonical_json, digest_of, discard_leftovers
 
@@ -526,7 +526,7 @@ def pseudo_label(
     tags = {**job.tags, "GEOSEG_THRESHOLDS": canonical_json(parts["thresholds"])}
     layer = Layer("labels", output, ("pseudo-label",), legend=legend, tags=tags)
     _check_outputs(job, [layer], overwrite)
-    with _work_folder(output) as folder:
+    with work_folder(output) as folder:
         cover, confidence = folder / "landcover.tif", folder / "confidence.tif"
         segment_file(
             scene, cover, model=loaded, confidence=confidence, reading=reading, run=run, overwrite=True, progress=told
@@ -558,16 +558,6 @@ def _made_folder(folder: Path) -> Iterator[None]:
         if made:
             shutil.rmtree(folder, ignore_errors=True)
         raise
-
-
-@contextmanager
-def _work_folder(output: Path) -> Iterator[Path]:
-    """A hidden folder beside an output for what leads to it: it stays after a failure, so that a run can go on."""
-    folder = output.with_name(f".{output.name}.parts")
-    with disk_errors("keeping the land cover", output.parent):
-        folder.mkdir(parents=True, exist_ok=True)
-    yield folder
-    shutil.rmtree(folder)
 
 
 @dataclass(frozen=True, slots=True)

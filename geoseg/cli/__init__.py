@@ -13,9 +13,12 @@ from geoseg.cli import (
     change,
     demo,
     evaluate,
+    evaluate_objects,
     export,
     info,
+    instances,
     models,
+    panoptic,
     plan,
     pseudo_label,
     sample,
@@ -39,9 +42,12 @@ app.command("info")(info.info)
 app.command("plan")(plan.plan)
 app.command("segment")(segment.segment)
 app.command("vectorize")(vectorize.vectorize)
+app.command("instances")(instances.instances)
+app.command("panoptic")(panoptic.panoptic)
 app.command("change")(change.change)
 app.command("stack")(stack.stack)
 app.command("evaluate")(evaluate.evaluate)
+app.command("evaluate-objects")(evaluate_objects.evaluate_objects)
 app.command("train")(train.train)
 app.command("pseudo-label")(pseudo_label.pseudo_label)
 app.command("sample")(sample.sample)

@@ -20,6 +20,8 @@ from geoseg.models.openvino_core import openvino_core
 if TYPE_CHECKING:
     import openvino
 
+    from geoseg.models.detector import Seen
+
 MAX_SHAPES = 4  # compiled networks kept; a run has one shape of chips
 
 
@@ -54,6 +56,12 @@ class TorchEngine:
         with torch.inference_mode(), self._arithmetic():
             logits: Tensor = self._network(chips.to(memory_format=self._memory_format))
             return logits.float()
+
+    def see(self, chips: Tensor) -> Seen:
+        """Objects and logits of normalized chips, where the network is a detector."""
+        see: Callable[[Tensor], Seen] = self._network.see  # type: ignore[assignment]
+        with torch.inference_mode(), self._arithmetic():
+            return see(chips.to(memory_format=self._memory_format))
 
     def _arithmetic(self) -> AbstractContextManager[Any]:
         if self.precision == "bfloat16":

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -17,9 +17,13 @@ from torch import Tensor
 from geoseg.errors import GeosegError, InputError
 from geoseg.inference.engines import Engine, OpenVinoEngine, TorchEngine, openvino_is_installed
 from geoseg.models import Model, ModelCard
+from geoseg.models.architectures import DETECTORS
 from geoseg.models.onnx import ONNX, serves_cuda
 from geoseg.raster.normalize import Normalization
 from geoseg.raster.reader import Pixels
+
+if TYPE_CHECKING:
+    from geoseg.models.detector import Seen
 
 log = logging.getLogger(__name__)
 DEVICES = ("auto", "cpu", "cuda")
@@ -55,6 +59,8 @@ class Backend:
         """
         is_onnx = card is not None and card.architecture.name == ONNX
         _check_request(device, precision, engine, is_onnx)
+        if engine == "openvino" and card is not None and card.architecture.name in DETECTORS:
+            raise InputError(f"Engine 'openvino' cannot run {card.architecture.name}; use --engine torch.")
         if device == "auto":
             usable = torch.cuda.is_available() and engine != "openvino" and (not is_onnx or serves_cuda())
             device = "cuda" if usable else "cpu"
@@ -158,6 +164,21 @@ class Predictor:
                 halves = chips[: self._batch], chips[self._batch :]
                 return torch.cat([self.predict(half, normalization, margin=margin) for half in halves])
             return self._in_quarters(chips[0], normalization, margin)
+
+    def see(self, chip: Pixels, normalization: Normalization) -> Seen:
+        """Objects and logits of one chip, on the host, where the network is a detector.
+
+        Args:
+            chip: pixels as stored and their validity.
+            normalization: of the scene's bands.
+        """
+        engine = self.engine
+        assert isinstance(engine, TorchEngine)
+        batch = torch.from_numpy(normalization(*chip)[None])
+        with self._turns:
+            seen = engine.see(batch.to(self.backend.device))
+        objects = [type(one)(*(part.cpu() for part in one)) for one in seen.objects]
+        return type(seen)(objects, seen.logits.float().cpu())
 
     def reduce(self, logits: Tensor, *, confidence: bool = True, probabilities: bool = False) -> Reduced:
         """The likeliest channel, and what is asked for of the probabilities.
@@ -305,9 +326,10 @@ def _copied(array: NDArray[Any], device: torch.device) -> Tensor:
 
 
 def _fastest(device: str, card: ModelCard | None) -> str:
-    """OpenVINO on the CPU where it is installed, but for index rules."""
+    """OpenVINO on the CPU where it is installed, but for index rules and detectors."""
     name = "" if card is None else card.architecture.name
-    if device == "cpu" and card is not None and name != RULES and openvino_is_installed():
+    plain = name != RULES and name not in DETECTORS
+    if device == "cpu" and card is not None and plain and openvino_is_installed():
         return "openvino"
     return "onnxruntime" if name == ONNX else "torch"
 

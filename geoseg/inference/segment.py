@@ -69,7 +69,7 @@ class Segmenter:
 
     def with_seams(self, window: Window, read: Read, keep: NDArray[np.bool_] | None = None) -> tuple[Cover, Seams]:
         """Land cover of one window, and how far the chips in it agree beside their seams."""
-        source = _Source.read(self.grid, window, read)
+        source = SceneChips.read(self.grid, window, read)
         valid = source.pixels(window).valid
         wanted = valid if keep is None else valid & keep
         canvas = _Canvas.of(window, self._classes, self.confidence, self.probabilities)
@@ -84,7 +84,7 @@ class Segmenter:
         return len(self.predictor.model.card.legend.classes)
 
     def _cropped(
-        self, window: Window, source: _Source, wanted: NDArray[np.bool_], canvas: _Canvas, seams: Seams
+        self, window: Window, source: SceneChips, wanted: NDArray[np.bool_], canvas: _Canvas, seams: Seams
     ) -> None:
         """Each core from its own chip; chips without a wanted pixel are not computed."""
         for index, logits in self._chips(self._wanted(window, wanted), source):
@@ -94,7 +94,7 @@ class Segmenter:
             canvas.put(core.relative_to(window), self._reduced(logits[:, rows, cols]))
 
     def _feathered(
-        self, window: Window, source: _Source, wanted: NDArray[np.bool_], canvas: _Canvas, seams: Seams
+        self, window: Window, source: SceneChips, wanted: NDArray[np.bool_], canvas: _Canvas, seams: Seams
     ) -> None:
         """Weighted sum of the logits of all chips that reach the window."""
         total = np.zeros((self._classes, *window.shape), np.float32)
@@ -122,7 +122,7 @@ class Segmenter:
     def _kept(self, index: tuple[int, int]) -> Window:
         return self.grid.chip_window(index).padded(-self._margin)
 
-    def _chips(self, cores: list[tuple[int, int]], source: _Source) -> Iterator[tuple[tuple[int, int], Tensor]]:
+    def _chips(self, cores: list[tuple[int, int]], source: SceneChips) -> Iterator[tuple[tuple[int, int], Tensor]]:
         """Index and logits (class, height, width) of each core's chip, as many at once as the device takes."""
         at_once = self.predictor.batch(self.grid.chip)
         waiting = iter(cores)
@@ -130,7 +130,7 @@ class Segmenter:
             chips = [source.pixels(self.grid.chip_window(index)) for index in indices]
             yield from zip(indices, self.predictor.predict(chips, self.normalization, margin=self._margin), strict=True)
 
-    def _sample(self, index: tuple[int, int], logits: Tensor, source: _Source, seams: Seams) -> None:
+    def _sample(self, index: tuple[int, int], logits: Tensor, source: SceneChips, seams: Seams) -> None:
         """What this chip says beside its seams."""
         kept, temperature = self._kept(index), self.predictor.model.card.temperature
         for places in places_of(self.grid, index):
@@ -154,7 +154,7 @@ class Segmenter:
 
 
 @dataclass(frozen=True, slots=True)
-class _Source:
+class SceneChips:
     """Pixels that the chips of a window see, mirrored where these overhang the scene.
 
     Attributes:
@@ -168,7 +168,7 @@ class _Source:
     valid: NDArray[np.bool_]
 
     @classmethod
-    def read(cls, grid: ChipGrid, window: Window, read: Read) -> _Source:
+    def read(cls, grid: ChipGrid, window: Window, read: Read) -> SceneChips:
         """In one read, mirrored in scene coordinates."""
         footprint = grid.footprint(window)
         inside = needed(footprint, grid.shape)

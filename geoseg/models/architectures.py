@@ -22,9 +22,12 @@ ARCHITECTURES = {
     "fpn": ("fpn", "FPN"),
     "upernet": ("upernet", "UPerNet"),
     "segformer": ("segformer", "SegFormer"),
+    "mask-rcnn": ("detector", "MaskRCNN"),
+    "panoptic-fpn": ("detector", "PanopticFPN"),
     "siamese-unet": ("siamese", "SiameseUNet"),
     "spectral-index": ("spectral", "SpectralIndex"),
 }
+DETECTORS = ("mask-rcnn", "panoptic-fpn")  # they see objects, and run in torch only
 
 
 def build_network(

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from geoseg.errors import InputError
+from geoseg.models.architectures import DETECTORS
 from geoseg.models.bundle import Model, load_model
 from geoseg.models.card import Architecture, ModelCard
 from geoseg.models.onnx import OnnxNetwork
@@ -138,6 +139,8 @@ def _check_fits(model: Model, first: ModelCard) -> None:
     card = model.card
     if isinstance(model.network, OnnxNetwork):
         raise InputError(f"{card.name} is an ONNX graph, which takes no part in ensembles and has one view only.")
+    if card.architecture.name in DETECTORS:
+        raise InputError(f"{card.name} sees objects, which cannot be averaged; give it alone, with one view.")
     if card.fixed_chip and card.chip_px != first.chip_px:
         raise InputError(f"{card.name} takes chips of {card.chip_px} px only, {first.name} of {first.chip_px} px.")
     for what, own, other in (

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from geoseg.errors import GeosegError, InputError
+from geoseg.models.architectures import DETECTORS
 from geoseg.models.bundle import Model, load_model, save_model
 from geoseg.models.card import Architecture, ModelCard
 from geoseg.models.deepness import ForDeepness, deepness_keys
@@ -65,6 +66,8 @@ def export_model(
     model, folder = load_model(source), Path(folder)
     if isinstance(model.network, OnnxNetwork) and to != BUNDLE:
         raise InputError(f"{model.card.name} is an ONNX graph already, {model.network.path}; use it as it is.")
+    if model.card.architecture.name in DETECTORS and to != BUNDLE:
+        raise InputError(f"{model.card.name} sees objects, which {to} has no form for here; use it with geoseg itself.")
     if not folder.parent.is_dir():
         raise InputError(f"The folder {folder.parent} does not exist; create it first (mkdir -p {folder.parent}).")
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".geoseg-export-") as made:

@@ -67,7 +67,7 @@ class _Pyramid(nn.Module):
         self.deepest = nn.Conv2d(deepest, pyramid_channels, kernel_size=1)
         self.levels = nn.ModuleList([FPNBlock(pyramid_channels, skip) for skip in reversed(skips)])
         self.branches = nn.ModuleList(
-            [_branch(pyramid_channels, channels, doublings) for doublings in range(len(skips), -1, -1)]
+            [branch(pyramid_channels, channels, doublings) for doublings in range(len(skips), -1, -1)]
         )
 
     def forward(self, features: Sequence[Tensor]) -> Tensor:
@@ -80,7 +80,8 @@ class _Pyramid(nn.Module):
         return total
 
 
-def _branch(given: int, channels: int, doublings: int) -> nn.Sequential:
+def branch(given: int, channels: int, doublings: int) -> nn.Sequential:
+    """From a level of the pyramid, upsampled by two so many times, to the level at stride 4."""
     steps = max(1, doublings)
     inputs = [given] + [channels] * (steps - 1)
     return nn.Sequential(*(_Step(each, channels, factor=2 if doublings else 1) for each in inputs))

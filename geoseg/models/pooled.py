@@ -5,8 +5,10 @@ Pooling is a layer of the network like any other, so that chips, halos and seams
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +18,9 @@ from geoseg.errors import InputError
 from geoseg.models.bundle import Model
 from geoseg.models.card import ModelCard
 from geoseg.models.onnx import OnnxNetwork
+
+if TYPE_CHECKING:
+    from geoseg.models.detector import Seen
 
 
 def pool_factor(card: ModelCard, gsd_m: float | None) -> int:
@@ -61,7 +66,15 @@ class _Pooled(nn.Module):
         self.output_stride = factor * stride
 
     def forward(self, chips: Tensor) -> Tensor:
-        logits: Tensor = self.network(avg_pool2d(chips, self.factor))
+        return self._finer(self.network(avg_pool2d(chips, self.factor)))
+
+    def see(self, chips: Tensor) -> Seen:
+        """Objects and logits, where the network is a detector."""
+        see: Callable[[Tensor], Seen] = self.network.see  # type: ignore[assignment]
+        seen = see(avg_pool2d(chips, self.factor))
+        return type(seen)([one.scaled(self.factor) for one in seen.objects], self._finer(seen.logits))
+
+    def _finer(self, logits: Tensor) -> Tensor:
         return _spread(_spread(logits, self.factor, 2), self.factor, 3)
 
 

@@ -44,6 +44,7 @@ class Layer:
         scale: real value of a pixel value of 1; None for class ids.
         tags: what the file says of its making; no time, path, worker or block count, which would differ between
             equal runs.
+        is_of_ids: pixels are ids of objects.
     """
 
     name: str
@@ -52,10 +53,13 @@ class Layer:
     legend: Legend | None = None
     scale: float | None = None
     tags: Mapping[str, str] = field(default_factory=dict)
+    is_of_ids: bool = False
 
     @property
     def overview_resampling(self) -> str:
-        """Classes are counted, measurements averaged; both leave nodata out."""
+        """Classes are counted, measurements averaged, which both leave nodata out; of ids one is taken."""
+        if self.is_of_ids:
+            return "NEAREST"  # MODE counts in float32, which large ids do not fit in
         return "AVERAGE" if self.legend is None else "MODE"
 
     @property
@@ -82,18 +86,33 @@ def write_cog(staging: Staging, layer: Layer, georef: Georef, *, threads: int = 
     if (staging.layout.layers[layer.name], staging.layout.shape) != (len(layer.bands), georef.shape):
         raise ValueError(f"staged are {staging.layout}, not {len(layer.bands)} bands of {georef.shape}")
     staging.check_complete()
-    doing = f"writing {layer.path.name}"
-    with disk_errors(doing, layer.path.parent), staging.work_folder(layer.path) as folder:
+    with disk_errors(f"writing {layer.path.name}", layer.path.parent), staging.work_folder(layer.path) as folder:
         bands = Bands(layer.bands, layer.legend, layer.scale)
         mosaic = write_mosaic(staging, layer.name, bands, georef=georef, tags=layer.all_tags, folder=folder)
-        cog = folder / "cog.tif"
-        try:
-            _copy(mosaic, cog, layer, threads)
-            _keep_crs(cog, georef)
-            _check_copy(cog, layer, georef)
-        except (RasterioError, CPLE_BaseError, SystemError) as error:  # SystemError: GDAL failed and did not say why
-            raise disk_error(doing, layer.path.parent, error) from error
-        _publish(cog, layer.path, staging.digest)
+        publish_cog(mosaic, layer, georef, staging.digest, threads=threads)
+
+
+def publish_cog(raster: Path, layer: Layer, georef: Georef, digest: str, *, threads: int = 1) -> None:
+    """Copy a raster in a work folder into a COG, check it, and put it in its place, so that `is_current` knows it.
+
+    Args:
+        raster: what to copy; the COG is made beside it.
+        layer: what it is, and where it goes.
+        georef: of it.
+        digest: of the run that made it.
+        threads: compression threads.
+
+    Raises:
+        GeosegError: the file could not be written.
+    """
+    cog = raster.with_name("cog.tif")
+    try:
+        _copy(raster, cog, layer, threads)
+        _keep_crs(cog, georef)
+        _check_copy(cog, layer, georef)
+    except (RasterioError, CPLE_BaseError, SystemError) as error:  # SystemError: GDAL failed and did not say why
+        raise disk_error(f"writing {layer.path.name}", layer.path.parent, error) from error
+    _publish(cog, layer.path, digest)
 
 
 def is_current(path: Path, digest: str) -> bool:

@@ -162,6 +162,16 @@ def make_folder(path: Path) -> None:
 
 
 @contextmanager
+def work_folder(output: Path) -> Iterator[Path]:
+    """A hidden folder beside an output for what leads to it: it stays after a failure, so that a run can go on."""
+    folder = output.with_name(f".{output.name}.parts")
+    with disk_errors("keeping what leads to the output", output.parent):
+        folder.mkdir(parents=True, exist_ok=True)
+    yield folder
+    shutil.rmtree(folder)
+
+
+@contextmanager
 def locked_folder(folder: Path) -> Iterator[None]:
     """Hold a folder for this process; it is created where missing, and goes again where it is left empty.
 

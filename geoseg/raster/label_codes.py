@@ -82,12 +82,14 @@ class LabelOptions:
             the labels tell.
         ignore: label values (as text) that count as unlabelled.
         elsewhere: name, as in `meanings`, of all that no polygon of a vector file covers; unlabelled where None.
+        apart: pixels beside another polygon of the same class are unlabelled, so that each polygon is a part by itself.
     """
 
     column: str | None = None
     meanings: Mapping[str, str] | None = None
     ignore: tuple[str, ...] = ()
     elsewhere: str | None = None
+    apart: bool = False
 
     @property
     def tells_other(self) -> bool:
@@ -99,7 +101,7 @@ class LabelOptions:
         rest = tuple(value for value, name in meanings.items() if name == OTHER)
         kept = {value: name for value, name in meanings.items() if name != OTHER}
         elsewhere = None if self.elsewhere == OTHER else self.elsewhere
-        return LabelOptions(self.column, kept, (*self.ignore, *rest), elsewhere)
+        return LabelOptions(self.column, kept, (*self.ignore, *rest), elsewhere, self.apart)
 
 
 @dataclass(frozen=True, slots=True)

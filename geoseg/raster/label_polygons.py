@@ -69,6 +69,7 @@ class PolygonLabels:
         table: (value as text, code).
         crs: of the file as WKT, None where it has none.
         elsewhere: code of what no polygon covers.
+        apart: whether pixels beside another polygon of the same class are unlabelled.
     """
 
     layer: Layer
@@ -80,6 +81,7 @@ class PolygonLabels:
     table: tuple[tuple[str, int], ...]
     crs: str | None
     elsewhere: int = UNLABELLED
+    apart: bool = False
 
     @classmethod
     def of(cls, layer: Layer, codes: LabelCodes, place: Place, options: LabelOptions) -> PolygonLabels:
@@ -98,10 +100,10 @@ class PolygonLabels:
         x, y = _carried(head.crs, None if place.crs is None else place.crs.to_wkt(), box[0].ravel(), box[1].ravel())
         extent = extent_of(layer.path, *apply(~place.transform, x, y), place)
         if options.elsewhere is None:
-            return cls(layer, head.column, codes, place, extent, (), table, head.crs)
+            return cls(layer, head.column, codes, place, extent, (), table, head.crs, apart=options.apart)
         told = (f"All that no polygon covers counts as {options.elsewhere}.",)
         elsewhere = codes.code(options.elsewhere)
-        return cls(layer, head.column, codes, place, place.window, told, table, head.crs, elsewhere)
+        return cls(layer, head.column, codes, place, place.window, told, table, head.crs, elsewhere, options.apart)
 
     def __call__(self, window: Window) -> Codes:
         labels = np.full(window.shape, UNLABELLED, np.uint8)
@@ -112,7 +114,8 @@ class PolygonLabels:
         shapes = self._shapes(_hull(tiles))
         for tile in tiles:
             part = tile.intersection(window)
-            labels[part.relative_to(window).slices] = shapes.burnt(tile, self.elsewhere)[part.relative_to(tile).slices]
+            burnt = shapes.apart(tile, self.elsewhere) if self.apart else shapes.burnt(tile, self.elsewhere)
+            labels[part.relative_to(window).slices] = burnt[part.relative_to(tile).slices]
         return labels
 
     def _shapes(self, window: Window) -> _Shapes:
@@ -155,23 +158,38 @@ class _Shapes(NamedTuple):
 
     def burnt(self, tile: Window, elsewhere: int) -> Codes:
         """(height, width) codes of one tile."""
+        return self._burnt(tile, self.codes, elsewhere).astype(np.uint8)
+
+    def apart(self, tile: Window, elsewhere: int) -> Codes:
+        """The same, with a line of unlabelled pixels where polygons of one class touch."""
+        wider = tile.padded(1)
+        numbers = self._burnt(wider, np.arange(1, len(self.codes) + 1), 0)
+        codes = np.append(elsewhere, self.codes).astype(np.uint8)[numbers]
+        here, found = np.s_[1:-1, 1:-1], codes[1:-1, 1:-1].copy()
+        for there in (np.s_[1:-1, :-2], np.s_[:-2, 1:-1]):  # left and above: one side gives way
+            other = (numbers[here] != numbers[there]) & (numbers[here] > 0) & (numbers[there] > 0)
+            found[other & (codes[here] == codes[there])] = UNLABELLED
+        return found
+
+    def _burnt(self, tile: Window, values: NDArray[np.int64], elsewhere: int) -> NDArray[np.int32]:
+        """(height, width) the value of the last polygon at each pixel of a tile."""
         left, top, right, bottom = self.bounds.T
         near = (left < tile.col_stop) & (right > tile.col) & (top < tile.row_stop) & (bottom > tile.row)
         if not near.any():
-            return np.full(tile.shape, elsewhere, np.uint8)
+            return np.full(tile.shape, elsewhere, np.int32)
         # a polygon may be much larger than the tile; what is cut off lies a pixel beyond
         cut = shapely.clip_by_rect(
             self.geometries[near], tile.col - 1, tile.row - 1, tile.col_stop + 1, tile.row_stop + 1
         )
         areas = ~shapely.is_empty(cut) & (shapely.get_dimensions(cut) == 2)
-        pairs = list(zip(cut[areas], self.codes[near][areas].tolist(), strict=True))
+        pairs = list(zip(cut[areas], values[near][areas].tolist(), strict=True))
         if not pairs:
-            return np.full(tile.shape, elsewhere, np.uint8)
+            return np.full(tile.shape, elsewhere, np.int32)
         with ignore_not_georeferenced():
-            labels: Codes = rasterize(
-                pairs, tile.shape, elsewhere, transform=Affine.translation(tile.col, tile.row), dtype="uint8"
+            burnt: NDArray[np.int32] = rasterize(
+                pairs, tile.shape, elsewhere, transform=Affine.translation(tile.col, tile.row), dtype="int32"
             )
-        return labels
+        return burnt
 
 
 class _Head(NamedTuple):

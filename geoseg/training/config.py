@@ -24,6 +24,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
 Weights = Annotated[dict[Text, Positive], Field(min_length=1)]
 
+DEFAULT_NETWORK = Architecture(name="unet")
 EXAMPLE = Path(__file__).parent / "example.yaml"
 
 
@@ -330,6 +331,10 @@ class TrainConfig(_Strict):
             unlabelled = tuple(source.with_paths(change) for source in self.unlabelled.scenes)
             changes["unlabelled"] = self.unlabelled.model_copy(update={"scenes": unlabelled})
         return self.model_copy(update=changes)
+
+    @property
+    def architecture(self) -> Architecture:
+        return self.network or DEFAULT_NETWORK
 
     def with_network(self, network: Architecture) -> TrainConfig:
         """With that one where none is stated."""

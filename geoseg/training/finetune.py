@@ -123,7 +123,8 @@ def start_from(network: nn.Module, weights: str, *, bands: tuple[str, ...], lege
             if not torch.equal(found, given[name]):
                 told.append(f"{name} is made of {tuple(given[name].shape)} for {tuple(own.shape)}.")
     share = sum(wanted[name].numel() for name in taken) / max(1, sum(tensor.numel() for tensor in wanted.values()))
-    if share < LEAST:
+    encoder = [name for name in wanted if name.startswith(ENCODER)]
+    if share < LEAST and not (encoder and all(name in taken for name in encoder)):
         raise InputError(
             f"{weights} has {share:.0%} of the network's weights by name and shape; it is of another architecture. "
             "State the same network.architecture and network.args, or start from nothing."

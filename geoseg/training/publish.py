@@ -15,6 +15,7 @@ from geoseg.inference.plan import little_waste
 from geoseg.inference.predictor import Backend, Predictor
 from geoseg.inference.segment import Segmenter
 from geoseg.models import Model, ModelCard, load_model, save_model
+from geoseg.models.architectures import DETECTORS
 from geoseg.models.pooled import pool_factor, pooled
 from geoseg.models.receptive import receptive_field, smallest_halo
 from geoseg.raster.normalize import Normalization
@@ -67,12 +68,17 @@ def publish(
 
 
 def _measured(model: Model, places: Places, halo_chips: int) -> dict[str, object]:
-    """How far the network looks, and how much of that matters; where there is no end to it, a ramp over the seams."""
+    """How far the network looks, and how much of that matters; where there is no end to it, a ramp over the seams.
+
+    A detector's objects are joined by what two chips see alike: its halo is as wide as objects are, not a reach.
+    """
     card, stride, bands = model.card, model.card.output_stride, len(model.card.bands)
+    side = max(1, card.chip_px // 4 // stride) * stride
+    if card.architecture.name in DETECTORS:
+        return {"receptive_field_px": card.chip_px, "halo_px": side, "position_independent": False}
     try:
         reach = receptive_field(model.network, bands=bands, output_stride=stride)
     except GeosegError:
-        side = max(1, card.chip_px // 4 // stride) * stride
         log.info("the network sees the whole chip: halo %d px, with a ramp", side)
         return {
             "receptive_field_px": card.chip_px,

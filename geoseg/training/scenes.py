@@ -181,8 +181,14 @@ class ReaderScene:
         return replace(self, only=(*self.only, sides.held))
 
 
-def open_scene_of(source: LabelledSource, bands: Sequence[str], legend: Legend) -> ReaderScene:
+def open_scene_of(source: LabelledSource, bands: Sequence[str], legend: Legend, *, apart: bool = False) -> ReaderScene:
     """A scene of a config with its labels; nothing but headers and polygons is read.
+
+    Args:
+        source: of the config.
+        bands: that the network sees.
+        legend: of the classes.
+        apart: whether polygons that touch are to be told apart in the labels.
 
     Raises:
         InputError: scene, labels or regions cannot be used, they miss each other, or the size of a pixel is unknown.
@@ -193,7 +199,7 @@ def open_scene_of(source: LabelledSource, bands: Sequence[str], legend: Legend) 
     if reader.gsd_m is None:
         raise InputError(f"The size of a pixel of {name} is not known; state gsd_m, in metres, beside the scene.")
     shape, transform, crs = reader.shape, reader.transform, reader.crs
-    told, truth = source.label_options, _truth_of(source)
+    told, truth = replace(source.label_options, apart=apart), _truth_of(source)
     labels = open_labels(truth, legend, shape=shape, transform=transform, crs=crs, options=told)
     only, never = (regions_of(path, reader) for path in (source.aoi, source.ignore_regions))
     place = source.place or Path(name).stem

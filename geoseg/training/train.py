@@ -11,7 +11,7 @@ import logging
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from pickle import UnpicklingError
@@ -26,12 +26,14 @@ from torch.utils.data import DataLoader
 
 from geoseg.errors import GeosegError, InputError
 from geoseg.inference.predictor import Backend
-from geoseg.models import Architecture, CardBand, Model, ModelCard, TrainingData, build_network
+from geoseg.models import CardBand, Model, ModelCard, TrainingData, build_network
+from geoseg.models.architectures import DETECTORS
 from geoseg.raster.disk import disk_errors, publish_bytes
 from geoseg.raster.labels import LabelCodes
 from geoseg.training.augment import Augmentation
-from geoseg.training.config import TrainConfig, load_config
+from geoseg.training.config import DEFAULT_NETWORK, TrainConfig, load_config
 from geoseg.training.finetune import Fitted, architecture_of, start_from
+from geoseg.training.instances import DetectionTask, with_anchors
 from geoseg.training.losses import FocalLoss, LovaszSoftmax, PartialCrossEntropy, SoftDice
 from geoseg.training.publish import HALO_CHIPS, publish
 from geoseg.training.samples import Samples, Source
@@ -45,7 +47,6 @@ CONFIG, GOOD = "config.yaml", "last-good.safetensors"
 MOST_PLACES = 8  # held-out places that have scores of their own
 MOST_POOLED = 8  # pixels along a side of those that are seen as one
 GSD_MARGIN = 1.1  # how far beyond the resolutions of training the card lets scenes be
-DEFAULT_NETWORK = Architecture(name="unet")
 FREE = ("steps", "patience", "loaders", "device", "log")  # of `run`: may change when a training goes on
 
 
@@ -97,7 +98,8 @@ class Training:
         """
         start = config.start.weights
         config = config.with_network((architecture_of(start) if start else None) or DEFAULT_NETWORK)
-        scenes = [open_scene_of(source, config.bands, config.legend) for source in config.scenes]
+        detects = config.architecture.name in DETECTORS
+        scenes = [open_scene_of(source, config.bands, config.legend, apart=detects) for source in config.scenes]
         more = [] if config.unlabelled is None else config.unlabelled.scenes
         others = [open_unlabelled(source, config.bands, config.legend) for source in more]
         check_same_unit([*scenes, *others])
@@ -107,6 +109,8 @@ class Training:
         statistics = band_statistics(train.scenes, train.cells, seed=config.run.seed)
         unlabelled = Side.of_pairs(places_of(others, train.scenes)) if others else None
         found = cls(config, codes, train, validate, statistics, unlabelled)
+        if detects:
+            found = replace(found, config=with_anchors(config, train.scenes, found.network(), found.gsd_range_m))
         found.check_network()
         return found
 
@@ -125,10 +129,6 @@ class Training:
         self.fitted.groups(network, run.learning_rate)
 
     @property
-    def architecture(self) -> Architecture:
-        return self.config.network or DEFAULT_NETWORK
-
-    @property
     def fitted(self) -> Fitted:
         return Fitted(self.config.start.freeze, self.config.start.decay, self.config.run.weight_decay)
 
@@ -141,7 +141,7 @@ class Training:
 
     def network(self) -> nn.Module:
         """With the weights that the training starts from."""
-        config, kind = self.config, self.architecture
+        config, kind = self.config, self.config.architecture
         torch.manual_seed(config.run.seed)
         network = build_network(
             kind.name, bands=len(config.bands), classes=len(config.legend.classes), args=dict(kind.args)
@@ -180,8 +180,10 @@ class Training:
     def task(self, told: Callable[[int], str]) -> SegmentationTask:
         """The network, its losses and its schedule."""
         run, stated = self.config.run, self.config.unlabelled
-        kind = SegmentationTask if stated is None else partial(ConsistencyTask, stated)
-        return kind(
+        kind: Any = SegmentationTask if stated is None else partial(ConsistencyTask, stated)
+        if self.config.architecture.name in DETECTORS:
+            kind = DetectionTask
+        task: SegmentationTask = kind(
             self.network(),
             self._losses(),
             Schedule(run.steps, min(run.warmup, max(1, run.steps // 5)), run.decay, run.learning_rate),
@@ -192,6 +194,7 @@ class Training:
             seed=run.seed,
             told=told,
         )
+        return task
 
     def run(self, out: Path, *, resume: bool = False, progress: Progress | None = None) -> Trained:
         """Fit, keep the best averaged weights, and publish them.
@@ -242,9 +245,9 @@ class Training:
         return ModelCard(
             name=config.name,
             version=config.version,
-            description=config.description or f"{self.architecture.name} trained for {steps:,} steps{start}.",
+            description=config.description or f"{self.config.architecture.name} trained for {steps:,} steps{start}.",
             license=config.license,
-            architecture=self.architecture,
+            architecture=self.config.architecture,
             scales={scene.reader.dtype: scene.scale for scene in self.train.scenes},
             bands=tuple(CardBand(name=name, mean=mean, std=std) for name, mean, std in bands),
             legend=legend,

@@ -1,0 +1,1 @@
+"""Objects that have an identity: instances, one for each building, and panoptic scenes."""

@@ -1,0 +1,264 @@
+"""Reference objects on the grid of a raster of ids: polygons, the parts of a class raster, or another raster of ids."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Protocol
+
+import geopandas as gpd
+import numpy as np
+import pandas as pd
+from affine import Affine
+from numpy.typing import NDArray
+from rasterio.windows import Window as RasterioWindow
+
+from geoseg.errors import InputError
+from geoseg.grid import Window
+from geoseg.legend import Legend, LegendClass
+from geoseg.objects.id_raster import read_table, table_path
+from geoseg.objects.paint import NOTHING, Ids, OutlinePainter
+from geoseg.objects.panoptic import VOID
+from geoseg.objects.scores import UNLABELLED, Segments
+from geoseg.raster.files import FileFacts, look_at
+from geoseg.raster.handles import reading
+from geoseg.raster.label_polygons import COLUMNS, Layer, find_layer
+from geoseg.raster.labels import LabelOptions, LabelReader, open_labels
+from geoseg.raster.landcover import read_legend
+from geoseg.vector.blocks import BlockPixels, Blocks, trace_blocks
+from geoseg.vector.join import join
+from geoseg.vector.measure import Ground
+from geoseg.vector.rings import build_polygons
+from geoseg.vector.trace import BACKGROUND
+
+BLOCK = 2048
+
+
+class Side(Protocol):
+    """Objects of one side of a comparison.
+
+    Attributes:
+        segments: their classes and scores; the one at place k has id k + 1.
+    """
+
+    @property
+    def segments(self) -> Segments: ...
+
+    def paint(self, window: Window) -> Ids:
+        """Ids (height, width) of a window: 0 where there is no object, -1 where nothing is known."""
+
+
+@dataclass(frozen=True)
+class IdRaster:
+    """A raster of ids with its table.
+
+    Attributes:
+        facts: of the raster.
+        table: one row for each id, by id.
+        nodata: id that means that nothing is known; None where there is none.
+    """
+
+    facts: FileFacts
+    table: pd.DataFrame
+    nodata: int | None
+
+    @classmethod
+    def of(cls, path: Path) -> IdRaster:
+        """Open both.
+
+        Raises:
+            InputError: there is no raster of ids, or no table beside it.
+        """
+        facts = look_at(path)
+        kind = np.dtype(facts.bands[0].dtype)
+        if len(facts.bands) != 1 or kind.kind not in "ui" or kind.itemsize < 4:
+            raise InputError(
+                f"{path} has {len(facts.bands)} band{'s' * (len(facts.bands) > 1)} of {kind}; ids are one band of "
+                "uint32: give the output of geoseg panoptic, or of geoseg instances --raster."
+            )
+        table = read_table(path).sort_values("id", ignore_index=True)
+        return cls(facts, table, VOID if facts.bands[0].nodata == VOID else None)
+
+    @property
+    def ground(self) -> Ground:
+        crs = self.facts.crs
+        return Ground(self.facts.shape, self.facts.transform, None if crs is None else gpd.GeoSeries(crs=crs).crs)
+
+    @property
+    def is_panoptic(self) -> bool:
+        return self.nodata is not None
+
+    @property
+    def segments(self) -> Segments:
+        score = np.ones(len(self.table))
+        if "score" in self.table:
+            score = self.table["score"].fillna(0.0).to_numpy(np.float64)
+        return Segments(self.table["class_id"].to_numpy(np.int64), score)
+
+    @property
+    def legend(self) -> Legend:
+        """Of the model that made them, or else of the classes in the table."""
+        found = read_legend(self.facts.path)
+        named = dict(zip(self.table["class_id"].tolist(), self.table["class_name"].tolist(), strict=True))
+        if all(
+            found_id in found.ids and found.names[found.ids.index(found_id)] == name for found_id, name in named.items()
+        ):
+            return found
+        grey = "#808080"
+        return Legend(classes=tuple(LegendClass(id=i, name=name, color=grey) for i, name in sorted(named.items())))
+
+    @property
+    def things(self) -> set[int]:
+        """Class ids that objects are of."""
+        if "is_thing" not in self.table:
+            return set(self.table["class_id"].tolist())
+        return set(self.table["class_id"][self.table["is_thing"]].tolist())
+
+    def paint(self, window: Window) -> Ids:
+        at = RasterioWindow(window.col, window.row, window.width, window.height)
+        with reading(self.facts.path, window) as raster:
+            values = raster.read(1, window=at).astype(np.int64)
+        known = self.table["id"].to_numpy(np.int64)
+        place = np.searchsorted(known, values)
+        inside = place < known.size
+        inside[inside] = known[place[inside]] == values[inside]
+        ids = np.where(inside, place + 1, NOTHING).astype(np.int32)
+        ids[values == self.nodata] = UNLABELLED
+        return ids
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Labels of a class raster: things are its 4-connected parts, stuff is one segment for each class.
+
+    Attributes:
+        labels: on the grid.
+        painter: of the parts.
+        segments: parts, then stuff.
+        stuff: (label codes,) id of a class of stuff; 0 for other codes, -1 for groups, which tell no class.
+    """
+
+    labels: LabelReader
+    painter: OutlinePainter
+    segments: Segments
+    stuff: Ids
+
+    @classmethod
+    def of(cls, labels: LabelReader, legend: Legend, ground: Ground, *, things: set[int], with_stuff: bool) -> Parts:
+        """Trace the parts, block by block."""
+        thing = np.isin(legend.ids, list(things))
+
+        def read(window: Window) -> BlockPixels:
+            codes = labels(window)
+            known = codes < len(legend.ids)
+            is_thing = known & np.append(thing, False)[np.where(known, codes, len(legend.ids))]
+            return BlockPixels(np.where(is_thing, codes.astype(np.int32), np.int32(BACKGROUND)))
+
+        coverage = join(trace_blocks(read, Blocks.regular(ground.shape, BLOCK)))
+        painter = OutlinePainter(build_polygons(coverage, Affine.identity()), Affine.identity())
+        stuff = np.full(256, UNLABELLED, np.int32)
+        stuff[: len(legend.ids)] = NOTHING
+        class_ids = [legend.ids[code] for code in coverage.components.code.tolist()]
+        for code, class_id in enumerate(legend.ids):
+            if with_stuff and class_id not in things:
+                class_ids.append(class_id)
+                stuff[code] = len(class_ids)
+        return cls(labels, painter, Segments(np.array(class_ids, np.int64), np.ones(len(class_ids))), stuff)
+
+    def paint(self, window: Window) -> Ids:
+        stuff, things = self.stuff[self.labels(window)], self.painter(window)
+        return np.where(things == NOTHING, stuff, things)
+
+
+@dataclass(frozen=True)
+class Footprints:
+    """Polygons, each an object; between them there is none.
+
+    Attributes:
+        painter: of those that have a class.
+        hidden: of those whose class is ignored: nothing is known there.
+        segments: of those that have a class.
+    """
+
+    painter: OutlinePainter
+    hidden: OutlinePainter
+    segments: Segments
+
+    @classmethod
+    def of(cls, layer: Layer, legend: Legend, ground: Ground, *, things: set[int], options: LabelOptions) -> Footprints:
+        """Read all of them.
+
+        Raises:
+            InputError: the file cannot be used, or a class is not known.
+        """
+        frame = _on_ground(layer, ground)
+        class_ids = _classes(layer, frame, legend, things, options)
+        polygons = frame.geometry.to_numpy()
+        known = class_ids >= 0
+        shown, hidden = (
+            OutlinePainter(polygons[chosen], ground.transform, on_edges=False) for chosen in (known, ~known)
+        )
+        return cls(shown, hidden, Segments(class_ids[known], np.ones(int(known.sum()))))
+
+    def paint(self, window: Window) -> Ids:
+        ids = self.painter(window)
+        return np.where((ids == NOTHING) & (self.hidden(window) > 0), np.int32(UNLABELLED), ids)
+
+
+def _on_ground(layer: Layer, ground: Ground) -> gpd.GeoDataFrame:
+    """The polygons of a layer in the CRS of the grid."""
+    read = gpd.read_parquet if layer.name is None else partial(gpd.read_file, layer=layer.name)
+    frame = read(layer.path)
+    frame = frame[frame.geom_type.isin(["Polygon", "MultiPolygon"])]
+    if frame.empty:
+        raise InputError(f"{layer.path} holds no polygon; reference objects are polygons, or a class raster.")
+    if frame.crs is None or ground.crs is None:
+        if (frame.crs is None) != (ground.crs is None):
+            raise InputError(f"Of {layer.path} and the raster of ids one has a CRS and one has none; give both theirs.")
+        return frame
+    return frame.to_crs(ground.crs)
+
+
+def _classes(
+    layer: Layer, frame: gpd.GeoDataFrame, legend: Legend, things: set[int], options: LabelOptions
+) -> NDArray[np.int64]:
+    """(polygons,) class ids, -1 where ignored."""
+    stated = (options.column,) if options.column else COLUMNS
+    column = next((name for name in stated if name in frame), None)
+    if column is None and options.column is None and len(things) == 1:
+        return np.full(len(frame), next(iter(things)), np.int64)
+    if column is None:
+        raise InputError(f"{layer.path} has no column {' or '.join(stated)}; say which holds the class with --column.")
+    by_name = {entry.name: entry.id for entry in legend.classes} | {str(entry.id): entry.id for entry in legend.classes}
+    by_name |= dict.fromkeys(options.ignore, UNLABELLED)
+    for value, name in (options.meanings or {}).items():
+        by_name[value] = legend.by_name(name).id
+    values = [str(value) for value in frame[column]]
+    strange = sorted(set(values) - by_name.keys())
+    if strange:
+        raise InputError(
+            f"{layer.path} has class {strange[0]!r}, which is none of {', '.join(legend.names)}; say what it means "
+            f"with --map {strange[0]}=CLASS, or leave it out with --ignore {strange[0]}."
+        )
+    return np.array([by_name[value] for value in values], np.int64)
+
+
+def open_reference(path: str | os.PathLike[str], predicted: IdRaster, options: LabelOptions) -> Side:
+    """Reference objects on the grid of predicted ones.
+
+    Raises:
+        InputError: they cannot be used, or lie elsewhere.
+    """
+    legend, ground, facts = predicted.legend, predicted.ground, predicted.facts
+    layer = find_layer(path)
+    if layer is not None:
+        return Footprints.of(layer, legend, ground, things=predicted.things, options=options)
+    if table_path(Path(path)).is_file():
+        other = IdRaster.of(Path(path))
+        if (other.facts.shape, other.facts.transform, other.facts.crs) != (facts.shape, facts.transform, facts.crs):
+            raise InputError(f"{path} lies on another grid than {facts.path}; ids cannot be resampled.")
+        return other
+    labels = open_labels(path, legend, shape=facts.shape, transform=facts.transform, crs=facts.crs, options=options)
+    return Parts.of(labels, legend, ground, things=predicted.things, with_stuff=predicted.is_panoptic)

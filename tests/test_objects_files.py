@@ -1,0 +1,206 @@
+"""geoseg instances and panoptic: files that agree with the land cover, with each other, and with themselves."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import geopandas as gpd
+import numpy as np
+import pandas as pd
+import pytest
+import rasterio
+import rasterio.features
+import shapely
+from affine import Affine
+from builders import HALF_METRE, read_band, save_tiny, write_rgb
+from numpy.typing import NDArray
+from shapely.geometry import box
+from typer.testing import CliRunner
+
+import geoseg
+from geoseg.cli import app
+from geoseg.errors import InputError
+from geoseg.inference.plan import RunOptions
+from geoseg.legend import LANDCOVER
+from geoseg.objects import files
+from geoseg.objects.files import instances_file, panoptic_file
+from geoseg.objects.outline import OutlineOptions
+from geoseg.objects.panoptic import VOID
+
+CPU = RunOptions(device="cpu", engine="torch", block=64)
+SHAPE = (131, 149)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A scene with a corner of nodata, a model, and all that comes of them."""
+    folder = tmp_path_factory.mktemp("made")
+    scene = write_rgb(folder / "scene.tif", SHAPE, crs="EPSG:32631", nodata=0)
+    with rasterio.open(scene, "r+") as file:
+        values = file.read()
+        values[:, :30, :40] = 0
+        file.write(values)
+    save_tiny(folder / "model")
+    geoseg.segment_file(scene, folder / "cover.tif", model=folder / "model", run=CPU)
+    instances_file(scene, folder / "objects.gpkg", model=folder / "model", raster=folder / "ids.tif", run=CPU)
+    panoptic_file(scene, folder / "all.tif", model=folder / "model", polygons=folder / "all.gpkg", run=CPU)
+    return folder
+
+
+def burnt(polygons: gpd.GeoDataFrame, values: pd.Series) -> NDArray[np.int64]:
+    pairs = zip(polygons.geometry, values.tolist(), strict=True)
+    return rasterio.features.rasterize(pairs, SHAPE, transform=HALF_METRE, dtype="int32").astype(np.int64)
+
+
+def test_objects_are_the_parts_of_the_class_and_numbered_by_first_pixels(made: Path) -> None:
+    ids, cover = read_band(made / "ids.tif"), read_band(made / "cover.tif")
+    assert ids.dtype == np.uint32
+    assert np.array_equal(ids > 0, cover == LANDCOVER.by_name("building").id)
+    values, first = np.unique(ids, return_index=True)
+    assert values[1:].tolist() == list(range(1, int(ids.max()) + 1))
+    assert (np.diff(first[1:]) > 0).all()
+    assert 5 < ids.max() < 10_000
+
+
+def test_polygons_raster_and_table_say_the_same(made: Path) -> None:
+    polygons = gpd.read_file(made / "objects.gpkg", layer="building")
+    assert list(polygons.columns) == [
+        "id", "class_id", "class_name", "score", "area_m2", "perimeter_m", "confidence", "geometry",
+    ]  # fmt: skip
+    ids = read_band(made / "ids.tif")
+    assert np.array_equal(burnt(polygons, polygons["id"]), ids)
+    assert np.allclose(polygons["area_m2"], np.bincount(ids.ravel())[1:] * 0.25)
+    assert shapely.coverage_is_valid(polygons.geometry.to_numpy())
+    table = pd.read_parquet(made / "ids.parquet")
+    assert table["id"].tolist() == polygons["id"].tolist()
+    assert polygons["score"].between(0, 1).all()
+    with rasterio.open(made / "ids.tif") as file:
+        assert file.nodata == 0
+        assert file.transform == HALF_METRE
+        assert file.tags()["GEOSEG_LAYER"] == "instances"
+
+
+def test_the_confidence_is_the_mean_over_the_object(made: Path, tmp_path: Path) -> None:
+    geoseg.segment_file(
+        made / "scene.tif", tmp_path / "a.tif", model=made / "model", confidence=tmp_path / "b.tif", run=CPU
+    )
+    ids, stored = read_band(made / "ids.tif"), read_band(tmp_path / "b.tif") / 200
+    table = pd.read_parquet(made / "ids.parquet")
+    means = np.bincount(ids.ravel(), stored.ravel())[1:] / np.bincount(ids.ravel())[1:]
+    assert np.allclose(table["confidence"], means, atol=1e-9)
+
+
+def test_blocks_do_not_matter(made: Path, tmp_path: Path) -> None:
+    run = RunOptions(device="cpu", engine="torch", block=128)
+    instances_file(made / "scene.tif", tmp_path / "o.gpkg", model=made / "model", raster=tmp_path / "ids.tif", run=run)
+    assert (tmp_path / "ids.tif").read_bytes() == (made / "ids.tif").read_bytes()
+    assert (tmp_path / "o.gpkg").read_bytes() == (made / "objects.gpkg").read_bytes()
+    assert sorted(path.name for path in tmp_path.iterdir() if not path.name.startswith(".o.gpkg.run")) == [
+        "ids.parquet",
+        "ids.tif",
+        "ids.tif.aux.xml",
+        "o.gpkg",
+    ]
+
+
+def test_a_panoptic_scene_is_the_land_cover_with_objects_in_it(made: Path) -> None:
+    ids, cover = read_band(made / "all.tif"), read_band(made / "cover.tif")
+    assert np.array_equal(ids == VOID, cover == LANDCOVER.nodata)
+    known = ids != VOID
+    assert np.array_equal((ids >> 24)[known], cover[known])
+    number = np.where(known, ids & 0xFFFFFF, 0)
+    assert np.array_equal(number, read_band(made / "ids.tif"))
+    table = pd.read_parquet(made / "all.parquet")
+    values, counts = np.unique(ids[known], return_counts=True)
+    assert dict(zip(table["id"], table["pixels"], strict=True)) == dict(
+        zip(values.tolist(), counts.tolist(), strict=True)
+    )
+    assert table["is_thing"].tolist() == [(one & 0xFFFFFF) > 0 for one in table["id"]]
+    assert set(table["class_id"]) == set(np.unique(cover[known]).tolist())
+
+
+def test_panoptic_polygons_are_a_coverage(made: Path) -> None:
+    layers = [gpd.read_file(made / "all.gpkg", layer=name) for name in LANDCOVER.names]
+    polygons = gpd.GeoDataFrame(pd.concat(layers, ignore_index=True), crs=layers[0].crs)
+    ids = read_band(made / "all.tif")
+    assert shapely.coverage_is_valid(polygons.geometry.to_numpy())
+    assert polygons.area.sum() == pytest.approx((ids != VOID).sum() * 0.25)
+    assert np.array_equal(burnt(polygons, polygons["id"]), np.where(ids == VOID, 0, ids))
+    assert polygons["score"].notna().equals(polygons["is_thing"].astype(bool))
+    assert polygons["confidence"].between(0, 1).all()
+
+
+def test_the_same_again_is_up_to_date_and_something_else_is_refused(made: Path, tmp_path: Path) -> None:
+    output, ids = tmp_path / "o.parquet", tmp_path / "ids.tif"
+
+    def run(**changes: object) -> bool:
+        options = {"model": made / "model", "raster": ids, "run": CPU} | changes
+        return instances_file(made / "scene.tif", output, **options).up_to_date  # type: ignore[arg-type]
+
+    assert not run()
+    before = output.read_bytes()
+    assert run()
+    assert output.read_bytes() == before
+    with pytest.raises(InputError, match="exists; give --overwrite"):
+        run(shape=OutlineOptions(min_area_m2=5))
+    assert not run(shape=OutlineOptions(min_area_m2=5), overwrite=True)
+    areas = gpd.read_parquet(output)
+    assert (areas["area_m2"] >= 5).all()
+    assert areas["id"].tolist() == list(range(1, len(areas) + 1))
+    assert set(np.unique(read_band(ids))) == {0, *areas["id"]}
+    output.write_bytes(b"changed")
+    with pytest.raises(InputError, match="exists; give --overwrite"):
+        run(shape=OutlineOptions(min_area_m2=5))
+
+
+def test_a_run_that_fails_late_goes_on_with_what_it_has(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = tmp_path / "o.gpkg"
+
+    def fails(*args: object, **kwargs: object) -> None:
+        raise OSError("no more")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "write_polygons", fails)
+        with pytest.raises(OSError, match="no more"):
+            instances_file(made / "scene.tif", output, model=made / "model", run=CPU)
+    assert not output.exists()
+    steps: set[str] = set()
+    instances_file(made / "scene.tif", output, model=made / "model", run=CPU, progress=lambda step, *_: steps.add(step))
+    assert "segment" not in steps
+    assert output.read_bytes() == (made / "objects.gpkg").read_bytes()
+    assert not list(tmp_path.glob(".o.gpkg.parts"))
+
+
+def test_an_area_of_interest_cuts_scene_and_objects(made: Path, tmp_path: Path) -> None:
+    corner = HALF_METRE @ (50, 60)
+    area = gpd.GeoDataFrame(geometry=[box(corner[0], corner[1] - 30, corner[0] + 40, corner[1])], crs="EPSG:32631")
+    area.to_file(tmp_path / "area.gpkg")
+    run = RunOptions(device="cpu", engine="torch", aoi=tmp_path / "area.gpkg")
+    instances_file(made / "scene.tif", tmp_path / "o.fgb", model=made / "model", raster=tmp_path / "ids.tif", run=run)
+    with rasterio.open(tmp_path / "ids.tif") as file:
+        assert file.shape == (60, 80)
+        assert file.transform == HALF_METRE @ Affine.translation(50, 60)
+        ids = file.read(1)
+    assert np.array_equal(ids > 0, read_band(made / "ids.tif")[60:120, 50:130] > 0)
+
+
+def test_objects_without_a_crs_are_counted_in_pixels(made: Path, tmp_path: Path) -> None:
+    scene = write_rgb(tmp_path / "plain.tif", (60, 70), crs=None, transform=Affine.identity())
+    instances_file(scene, tmp_path / "o.parquet", model=made / "model", raster=tmp_path / "ids.tif", run=CPU)
+    found = gpd.read_parquet(tmp_path / "o.parquet")
+    assert found["area_px"].tolist() == np.bincount(read_band(tmp_path / "ids.tif").ravel())[1:].tolist()
+    assert "area_m2" not in found
+
+
+def test_the_command_line_tells_what_was_found(made: Path, tmp_path: Path) -> None:
+    given = [str(made / "scene.tif"), "-o", str(tmp_path / "o.gpkg"), "--model", str(made / "model"), "--regularize"]
+    told = CliRunner().invoke(app, ["instances", *given, "--device", "cpu", "--min-area", "4"]).output
+    assert " building" in told
+    assert "fitted no straight walls" in told
+    given = [str(made / "scene.tif"), "-o", str(tmp_path / "p.tif"), "--model", str(made / "model"), "--device", "cpu"]
+    told = CliRunner().invoke(app, ["panoptic", *given, "--things", "building,water"]).output
+    assert "water, " in told or " water;" in told
+    assert "pixels: " in told
+    assert "up to date" in CliRunner().invoke(app, ["panoptic", *given, "--things", "building,water"]).output
