@@ -18,7 +18,6 @@ from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from geoseg.catalog import default_catalog, open_named_reader
 from geoseg.errors import InputError
 from geoseg.grid import Block
 from geoseg.inference.fit import check_gsd, normalization_for, used_bands
@@ -574,6 +573,7 @@ def run_demo(folder: str | os.PathLike[str], *, small: bool = False, progress: P
 
     Outputs of an earlier demo in that folder are replaced.
     """
+    from geoseg.catalog import default_catalog, open_named_reader
     from geoseg.vector import VectorOptions
     from geoseg.view import draw_side_by_side
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from geoseg.errors import InputError
 from geoseg.legend import Legend, Selection
+from geoseg.vector.kernels import compiled
 from geoseg.vector.trace import BACKGROUND
 
 REST = BACKGROUND + 1
@@ -78,10 +79,12 @@ class Coding:
             InputError: a value does not fit into 32 bits.
         """
         if values.dtype == np.uint8:
+            seen = np.zeros(256, np.bool_)
             table = self._encode_slowly(np.arange(256))
+            codes = _looked_up(np.atleast_2d(values), table, seen).reshape(values.shape)
             if self.known:
-                self._note(np.flatnonzero(np.bincount(values.ravel(), minlength=256)))
-            return np.take(table, values)
+                self._note(np.flatnonzero(seen))
+            return codes
         if self.known:
             self._note(np.unique(values))
         return self._encode_slowly(values)
@@ -106,6 +109,18 @@ class Coding:
 
     def _note(self, values: NDArray[np.integer[Any]]) -> None:
         self.unknown.update(int(v) for v in values if int(v) not in self.known and v != self.nodata)
+
+
+@compiled
+def _looked_up(values: NDArray[np.uint8], table: NDArray[np.int32], seen: NDArray[np.bool_]) -> NDArray[np.int32]:
+    """The table's entry for each value; `seen` tells which values there are."""
+    codes = np.empty(values.shape, np.int32)
+    for i in range(values.shape[0]):
+        for j in range(values.shape[1]):
+            value = values[i, j]
+            codes[i, j] = table[value]
+            seen[value] = True
+    return codes
 
 
 def _is_generic(legend: Legend) -> bool:

@@ -35,6 +35,10 @@ SINGLE_LAYER = "polygons"
 GEOMETRY_COLUMN = "geom"
 _STYLES_TABLE = "layer_styles"
 _FIXED_DATE = "2000-01-01T00:00:00.000Z"  # in place of the time of writing: equal polygons, equal bytes
+_SETTINGS = {
+    "OGR_CURRENT_DATE": _FIXED_DATE,
+    "OGR_SQLITE_SYNCHRONOUS": "OFF",  # a file is synced once, when it is whole
+}
 _SQLITE_LEFTOVERS = ("-journal", "-wal", "-shm")
 _RESERVED = ("gpkg_", "sqlite_", "rtree_", _STYLES_TABLE)
 
@@ -160,11 +164,12 @@ def write_parquet(polygons: gpd.GeoDataFrame, path: Path, runs: Sequence[Made] =
 
 def write_geopackage(content: Content, path: Path) -> None:
     """Write all layers of a GeoPackage that is not there yet, or add their rows to those that it has."""
-    check_layer_names(list(content.layers))
+    layers = content.layers
+    check_layer_names(list(layers))
     there = set(pyogrio.list_layers(path)[:, 0]) if path.exists() else set()
-    for name, (_, rows) in content.layers.items():
+    for name, (_, rows) in layers.items():
         _write_layer(content, rows, path, "GPKG", name, append=name in there, GEOMETRY_NAME=GEOMETRY_COLUMN)
-    new = {name: members for name, (members, _) in content.layers.items() if name not in there}
+    new = {name: members for name, (members, _) in layers.items() if name not in there}
     if new and content.selections:
         styles, append = _styles(new), _STYLES_TABLE in there
         pyogrio.write_dataframe(
@@ -259,7 +264,7 @@ def published(path: Path, folder: Path | None = None) -> Iterator[Path]:
     """A name to write to, in a folder of the same file system; moved to `path`, synced, if all went well."""
     temporary = (folder or path.parent) / f".{uuid.uuid4().hex}{path.suffix.lower()}"
     try:
-        with _fixed_date():
+        with _gdal_settings():
             yield temporary
         _remove_leftovers(path)  # a journal of the replaced file would be rolled back into the new one
         publish_file(temporary, path)
@@ -286,10 +291,10 @@ def _remove_leftovers(path: Path) -> None:
 
 
 @contextmanager
-def _fixed_date() -> Iterator[None]:
-    before = pyogrio.get_gdal_config_option("OGR_CURRENT_DATE")
-    pyogrio.set_gdal_config_options({"OGR_CURRENT_DATE": _FIXED_DATE})
+def _gdal_settings() -> Iterator[None]:
+    before = {name: pyogrio.get_gdal_config_option(name) for name in _SETTINGS}
+    pyogrio.set_gdal_config_options(_SETTINGS)
     try:
         yield
     finally:
-        pyogrio.set_gdal_config_options({"OGR_CURRENT_DATE": before})
+        pyogrio.set_gdal_config_options(before)

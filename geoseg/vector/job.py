@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -21,9 +22,11 @@ from geoseg.vector.measure import Ground
 from geoseg.vector.options import VectorOptions
 from geoseg.vector.shape import Shaping, check_tolerance, shape
 from geoseg.vector.sources import SourcePixels
-from geoseg.vector.split import Splits, find_splits
 from geoseg.vector.table import PolygonTable, check_min_area, polygon_table
 from geoseg.vector.trace import BACKGROUND, BlockTrace
+
+if TYPE_CHECKING:
+    from geoseg.vector.split import Splits
 
 _log = logging.getLogger(__name__)
 
@@ -97,6 +100,8 @@ class VectorJob:
         coverage, splits = join(traces), None
         self._warn_of_unknown()
         if self.options.split:
+            from geoseg.vector.split import find_splits  # loads skimage
+
             codes = self.coding.codes_of(self.options.split, self.legend)
             width = self.ground.shape[1]
             splits = find_splits(coverage, codes, width, read, confidence_one=self.confidence_one)

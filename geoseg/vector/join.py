@@ -191,10 +191,8 @@ def merge_arcs(arcs: Arcs) -> Arcs:
     first = chains.halves[chains.offsets[:-1]]
     sides = np.stack([arcs.left, arcs.right])
     left, right = sides[first & 1, first >> 1], sides[1 - (first & 1), first >> 1]
-    merged = _normalize_loops(Arcs(lines.points, lines.offsets, left, right))
-    order = np.argsort(sort_ends(merged).key[::2])
-    lines = concatenate_chains(merged, Chains(2 * order, np.arange(order.size + 1)), False)
-    return Arcs(lines.points, lines.offsets, merged.left[order], merged.right[order])
+    arcs = Arcs(lines.points, lines.offsets, left, right)
+    return _in_order(arcs, _closed(arcs))
 
 
 def link_arcs(arcs: Arcs) -> Chains:
@@ -247,38 +245,51 @@ def concatenate_chains(arcs: Arcs | Lines, chains: Chains, drop_straight: bool) 
         chains: which half-arcs follow each other.
         drop_straight: leave that point out where it lies on a straight line.
     """
-    return Lines(*_concatenate_chains(arcs.points, arcs.offsets, chains.halves, chains.offsets, drop_straight))
+    points = np.ascontiguousarray(arcs.points)
+    copied, count, offsets = _concatenate_chains(
+        points, _packed(points), arcs.offsets, chains.halves, chains.offsets, drop_straight
+    )
+    return Lines(copied[:count, None].view(points.dtype), offsets)
+
+
+def _packed(points: NDArray[Any]) -> NDArray[Any]:
+    """The same memory with one number for each point, which is copied at once."""
+    return points.view(np.int64 if points.dtype == np.int32 else np.complex128)[:, 0]
 
 
 @compiled
 def _concatenate_chains(
     points: NDArray[Any],
+    packed: NDArray[Any],
     offsets: NDArray[np.int64],
     halves: NDArray[np.int64],
     chain_offsets: NDArray[np.int64],
     drop_straight: bool,
-) -> tuple[NDArray[Any], NDArray[np.int64]]:
+) -> tuple[NDArray[Any], int, NDArray[np.int64]]:
     total = 0
     for half in halves:
         total += offsets[(half >> 1) + 1] - offsets[half >> 1]
-    out = np.empty((total, 2), points.dtype)
+    out = np.empty(total, packed.dtype)
     out_offsets = np.zeros(chain_offsets.size, np.int64)
     count = 0
     for chain in range(chain_offsets.size - 1):
         begin = count
+        before, at = 0, 0  # where the last two points so far were taken from
         for k in range(chain_offsets[chain], chain_offsets[chain + 1]):
             half = halves[k]
             size = offsets[(half >> 1) + 1] - offsets[half >> 1]
             first, step = (offsets[half >> 1], 1) if half & 1 == 0 else (offsets[(half >> 1) + 1] - 1, -1)
             if count > begin:  # the last point so far is this half-arc's first
-                straight = drop_straight and _straight(out[count - 2], out[count - 1], points[first + step])
-                count -= 1 if straight else 0
+                if drop_straight and _straight(points[before], points[at], points[first + step]):
+                    count, at = count - 1, before
                 first, size = first + step, size - 1
-            for _ in range(size):
-                out[count, 0], out[count, 1] = points[first, 0], points[first, 1]
-                count, first = count + 1, first + step
+            for i in range(size):
+                out[count + i] = packed[first + step * i]
+            count += size
+            last = first + step * (size - 1)
+            before, at = (last - step if size > 1 else at), last
         out_offsets[chain + 1] = count
-    return out[:count].copy(), out_offsets
+    return out, count, out_offsets
 
 
 @compiled
@@ -286,35 +297,59 @@ def _straight(before: NDArray[Any], at: NDArray[Any], after: NDArray[Any]) -> bo
     return bool((before[0] == at[0] == after[0]) or (before[1] == at[1] == after[1]))
 
 
-def _normalize_loops(arcs: Arcs) -> Arcs:
-    """Closed arcs without a junction turned so that they begin at their first corner, eastwards."""
+def _closed(arcs: Arcs) -> NDArray[np.bool_]:
+    """(arcs,) those that close on themselves without a junction."""
     keys = sort_ends(arcs).key
     vertices, counts = np.unique(keys >> 2, return_counts=True)
     at_start = counts[np.searchsorted(vertices, keys[::2] >> 2)]
-    loop = (keys[::2] >> 2 == keys[1::2] >> 2) & (at_start == 2)
-    points, offsets, turned = _turn_loops(arcs.points, arcs.offsets, loop)
+    return np.asarray((keys[::2] >> 2 == keys[1::2] >> 2) & (at_start == 2))
+
+
+def _in_order(arcs: Arcs, loop: NDArray[np.bool_]) -> Arcs:
+    """Arcs by where they start; closed ones are turned first, so that they begin at their first corner, eastwards."""
+    points, ends = arcs.points, arcs.offsets[1:].copy()
+    turned = _turn_loops(points, arcs.offsets, ends, loop)
     left, right = np.where(turned, arcs.right, arcs.left), np.where(turned, arcs.left, arcs.right)
-    return Arcs(points, offsets, left, right)
+    width = int(points[:, 1].max(initial=0)) + 1
+    order = np.argsort(_first_keys(points, arcs.offsets[:-1], width))
+    copied, offsets = _gather(_packed(points), arcs.offsets[:-1], ends, order)
+    return Arcs(copied[:, None].view(points.dtype), offsets, left[order], right[order])
+
+
+@compiled
+def _first_keys(points: NDArray[np.int32], starts: NDArray[np.int64], width: int) -> NDArray[np.int64]:
+    key = np.empty(starts.size, np.int64)
+    for arc in range(starts.size):
+        key[arc] = _key(points, starts[arc], starts[arc] + 1, width)
+    return key
+
+
+@compiled
+def _gather(
+    packed: NDArray[np.int64], begin: NDArray[np.int64], end: NDArray[np.int64], order: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The points from `begin` to `end` of each arc, in another order of arcs."""
+    offsets = np.zeros(order.size + 1, np.int64)
+    offsets[1:] = np.cumsum((end - begin)[order])
+    out = np.empty(offsets[-1], packed.dtype)
+    for k in range(order.size):
+        first, size = begin[order[k]], offsets[k + 1] - offsets[k]
+        for i in range(size):
+            out[offsets[k] + i] = packed[first + i]
+    return out, offsets
 
 
 @compiled
 def _turn_loops(
-    points: NDArray[np.int32], offsets: NDArray[np.int64], loop: NDArray[np.bool_]
-) -> tuple[NDArray[np.int32], NDArray[np.int64], NDArray[np.bool_]]:
-    out = np.empty_like(points)
-    out_offsets = np.zeros_like(offsets)
+    points: NDArray[np.int32], offsets: NDArray[np.int64], ends: NDArray[np.int64], loop: NDArray[np.bool_]
+) -> NDArray[np.bool_]:
+    """Turn closed arcs in place; which of them changed their direction. Their ends move where a seam was no corner."""
     turned = np.zeros(loop.size, np.bool_)
-    count = 0
-    for arc in range(loop.size):
-        part = points[offsets[arc] : offsets[arc + 1]]
-        if loop[arc]:
-            size, turned[arc] = _turn_loop(part, out[count:])
-            count += size
-        else:
-            out[count : count + len(part)] = part
-            count += len(part)
-        out_offsets[arc + 1] = count
-    return out[:count].copy(), out_offsets, turned
+    for arc in np.flatnonzero(loop):
+        begin = offsets[arc]
+        size, turned[arc] = _turn_loop(points[begin : offsets[arc + 1]].copy(), points[begin:])
+        ends[arc] = begin + size
+    return turned
 
 
 @compiled
@@ -324,10 +359,18 @@ def _turn_loop(part: NDArray[np.int32], out: NDArray[np.int32]) -> tuple[int, bo
     corners = part[(0 if seam_is_corner else 1) : -1]
     size = len(corners)
     first = 0
-    for i in range(size):
-        if (corners[i, 0], corners[i, 1]) < (corners[first, 0], corners[first, 1]):
+    for i in range(1, size):
+        down = corners[i, 0] - corners[first, 0]
+        if down < 0 or (down == 0 and corners[i, 1] < corners[first, 1]):
             first = i
     step = 1 if corners[(first + 1) % size, 0] == corners[first, 0] else -1
-    for i in range(size + 1):
-        out[i] = corners[(first + step * i) % size]
+    at = first
+    for i in range(size):
+        out[i, 0], out[i, 1] = corners[at, 0], corners[at, 1]
+        at += step
+        if at == size:
+            at = 0
+        elif at < 0:
+            at = size - 1
+    out[size, 0], out[size, 1] = corners[first, 0], corners[first, 1]
     return size + 1, step < 0

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import geopandas as gpd
-import xarray as xr
 from pydantic import ValidationError
 
 from geoseg.errors import InputError
@@ -18,8 +17,11 @@ from geoseg.vector.blocks import BlockPixels, Progress, trace_blocks
 from geoseg.vector.job import VectorJob
 from geoseg.vector.options import BLOCK, VectorOptions
 from geoseg.vector.run import VectorRun, VectorSummary
-from geoseg.vector.sources import ArraySource, FileSource, Source
+from geoseg.vector.sources import FileSource, Source
 from geoseg.vector.table import PolygonTable
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 
 def vectorize(
@@ -61,6 +63,8 @@ def vectorize(
         One row per polygon: class_id, class_name, area_m2, perimeter_m (area_px where there is no CRS), confidence
         (mean) and confidence_p10 (tenth percentile) where given, geometry in the CRS of the class map.
     """
+    from geoseg.vector.arrays import ArraySource  # xarray and dask take half a second to load
+
     options = VectorOptions(
         None if classes is None else tuple(classes),
         min_area_m2=min_area_m2,
