@@ -1,6 +1,7 @@
 """New and removed buildings: against masks drawn by hand, on synthetic pairs, and where nothing changed.
 
     python benchmarks/change.py DIR [--model landcover-rgb ...] [--prior 0.2 ...] [--min-area 0 ...] [--synthetic 4]
+        [--radiometry none]
 
 DIR holds NAIP sites of 256 x 256 px and 0.6 m, SITE_YEAR.tif, and change_2016_2020/SITE_building_change.tif: 0 none,
 1 new, 2 removed, 255 ignore. Sites without such a mask are taken as unchanged from each date to the next: whatever is
@@ -14,6 +15,7 @@ reference. Parts are 4-connected.
 from __future__ import annotations
 
 import argparse
+import logging
 from collections import Counter
 from collections.abc import Iterator
 from itertools import pairwise
@@ -54,6 +56,7 @@ class Way(NamedTuple):
     model: str
     by: str
     options: geoseg.ChangeOptions
+    dates: geoseg.DateOptions = geoseg.DateOptions()
 
 
 def main() -> None:
@@ -63,8 +66,11 @@ def main() -> None:
     parser.add_argument("--prior", type=float, nargs="+", default=[0.2])
     parser.add_argument("--min-area", type=float, nargs="+", default=[0.0, 40.0])
     parser.add_argument("--synthetic", type=int, default=4, help="number of synthetic pairs")
+    parser.add_argument("--radiometry", choices=("none", "mad", "histogram"), default="none")
     args = parser.parse_args()
-    ways = list(ways_of(args.model, args.prior, args.min_area))
+    logging.getLogger("geoseg").setLevel(logging.ERROR)
+    dates = geoseg.DateOptions(radiometry=args.radiometry)
+    ways = [way._replace(dates=dates) for way in ways_of(args.model, args.prior, args.min_area)]
     with TemporaryDirectory() as work:
         sets = {
             "masks": list(masked(args.folder)),
@@ -141,7 +147,8 @@ def changed(case: Case, way: Way, work: Path) -> Path:
     stem = f"{case.name}-{Path(way.model).name}"
     output = work / f"{stem}.tif"
     if way.by != "maps":
-        geoseg.change_files(case.before, case.after, output, model=way.model, options=way.options, overwrite=True)
+        told = {"dates": way.dates, "options": way.options, "overwrite": True}
+        geoseg.change_files(case.before, case.after, output, model=way.model, **told)
         return output
     dates = [work / f"{stem}-{role}.tif" for role in ("before", "after")]
     for path, scene in zip(dates, (case.before, case.after), strict=True):

@@ -285,8 +285,9 @@ def test_metres_need_a_crs(tmp_path: Path) -> None:
     assert change_files(one, one, tmp_path / "c.tif").matrix.m2.sum() == 90 * 120
 
 
-def test_dates_without_a_change_have_no_polygons(tmp_path: Path) -> None:
-    one = write_raster(tmp_path / "one.tif", class_map(1), UTM)
+@pytest.mark.parametrize(("transform", "crs"), [(UTM, "EPSG:32631"), (Affine(1e-5, 0, 3, 0, -1e-5, 60), "EPSG:4326")])
+def test_dates_without_a_change_have_no_polygons(tmp_path: Path, transform: Affine, crs: str) -> None:
+    one = write_raster(tmp_path / "one.tif", class_map(1), transform, crs)
     found = change_files(one, one, tmp_path / "c.tif", polygons=tmp_path / "c.gpkg")
     assert np.trace(found.matrix.pixels) == found.matrix.pixels.sum() == 90 * 120
     assert len(gpd.read_file(tmp_path / "c.gpkg", layer="polygons")) == 0

@@ -167,8 +167,9 @@ class Dates:
         reads = [open_named_reader(one.path, self.reading_of(one)).read for one in (self.before, date)]
         shift = estimate_shift(reads[0], reads[1], self.grid.shape)
         if shift is None:
+            level = logging.WARNING if self.options.coregister else logging.INFO
             told = "Nothing in %s tells for sure how far it is shifted against %s; it stays where it is."
-            log.warning(told, date.name, self.before.name)
+            log.log(level, told, date.name, self.before.name)
         elif self.options.coregister:
             moved = date.on(self.grid, folder / f"{role}.vrt", classes=False, shift_px=(shift.rows, shift.cols))
             date = replace(moved, shift=shift, is_corrected=True)

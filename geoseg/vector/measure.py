@@ -68,7 +68,7 @@ class Measures(NamedTuple):
 
 def measure(polygons: NDArray[np.object_], pixels: NDArray[Any], ground: Ground) -> Measures:
     """Areas and perimeters (holes included) of polygons of `pixels` pixels each, in a raster with a CRS."""
-    if ground.crs is not None and ground.is_geodesic:
+    if ground.crs is not None and ground.is_geodesic and len(polygons):
         return _geodesic(polygons, ground.crs)
     area = pixels.astype(np.float64) * ground.pixel_area_m2
     return Measures(area, shapely.length(polygons) * ground.unit_m)
