@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from geoseg.models.ensemble import ensemble
     from geoseg.models.export import export_model
     from geoseg.models.find import list_models
+    from geoseg.objects.evaluate import evaluate_objects
+    from geoseg.objects.files import instances_file, panoptic_file
+    from geoseg.objects.outline import OutlineOptions
     from geoseg.pipeline import change_files, plan_file, pseudo_label, segment_file, vectorize_file
     from geoseg.raster.labels import LabelOptions, open_labels
     from geoseg.raster.reader import SceneOptions
@@ -37,12 +40,16 @@ _HOMES = {
     "plan_file": "pipeline",
     "segment_file": "pipeline",
     "vectorize_file": "pipeline",
+    "instances_file": "objects.files",
+    "panoptic_file": "objects.files",
+    "OutlineOptions": "objects.outline",
     "change_files": "pipeline",
     "ChangeOptions": "change.detect",
     "detect_change": "change.lazy",
     "segment_stack": "change.lazy",
     "stack_history": "change.lazy",
     "evaluate_file": "view.evaluation",
+    "evaluate_objects": "objects.evaluate",
     "train": "view.training",
     "pseudo_label": "pipeline",
     "EvaluateOptions": "training.evaluate",
@@ -74,12 +81,16 @@ __all__ = [
     "plan_file",
     "segment_file",
     "vectorize_file",
+    "instances_file",
+    "panoptic_file",
+    "OutlineOptions",
     "change_files",
     "ChangeOptions",
     "detect_change",
     "segment_stack",
     "stack_history",
     "evaluate_file",
+    "evaluate_objects",
     "train",
     "pseudo_label",
     "EvaluateOptions",

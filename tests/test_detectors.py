@@ -30,9 +30,10 @@ from geoseg.objects.files import instances_file, panoptic_file
 from geoseg.objects.panoptic import VOID
 from geoseg.raster.labels import LabelOptions, open_labels
 from geoseg.training.config import TrainConfig
-from geoseg.training.instances import anchors_for, target_of
-from geoseg.training.losses import IGNORE
+from geoseg.training.instances import DetectionTask, anchors_for, target_of
+from geoseg.training.losses import IGNORE, PartialCrossEntropy
 from geoseg.training.samples import ArrayScene
+from geoseg.training.task import Schedule
 from geoseg.training.train import Training
 
 SIDE = 256
@@ -132,6 +133,21 @@ def test_any_bands_and_encoder(name: str, encoder: str) -> None:
     network = build_network(name, bands=5, classes=3, args=LEAST | {"encoder": encoder})
     assert network.output_stride == 16
     assert network(torch.rand(2, 5, 48, 80)).shape == (2, 3, 48, 80)
+
+
+@pytest.mark.parametrize("name", DETECTORS)
+def test_every_parameter_learns(name: str) -> None:
+    torch.manual_seed(0)
+    network = build_network(name, bands=3, classes=3, args=LEAST).train()
+    labels = torch.full((2, 64, 64), 2, dtype=torch.uint8)
+    labels[:, 10:30, 10:30] = 0
+    task = DetectionTask(
+        network, [(1.0, PartialCrossEntropy([(0,), (1,), (2,)], 3))], Schedule(5), mean=[0.5] * 3, std=[0.2] * 3
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(task, "log", lambda *args, **kwargs: None)  # there is no trainer to log to
+        task.training_step((torch.rand(2, 3, 64, 64), labels), 0).backward()
+    assert [key for key, value in network.named_parameters() if value.grad is None] == []
 
 
 def talkative(name: str, classes: int) -> Detector:

@@ -90,6 +90,7 @@ def test_the_grid_knows_nothing_but_numpy() -> None:
         ("import geoseg.cli", ["torch", "rasterio", "dask", "geopandas", "matplotlib", "xarray"]),
         ("import geoseg.models; geoseg.models.load_card(geoseg.list_models()['landcover-rgb'])", ["torch", "rasterio"]),
         ("from geoseg import vectorize_file", ["torch", "distributed"]),
+        ("from geoseg import evaluate_objects, instances_file", ["torch", "distributed"]),
         ("import geoseg.inference.job", ["distributed", "timm", "segmentation_models_pytorch"]),
     ],
 )
