@@ -22,16 +22,13 @@ from numpy.typing import NDArray
 from geoseg.errors import GeosegError
 from geoseg.grid import Window
 from geoseg.legend import NODATA, Legend
-from geoseg.objects.outline import BLOCK, OutlineOptions
+from geoseg.objects.outline import BLOCK, OutlineOptions, draw, with_columns
 from geoseg.objects.paint import NOTHING, Objects
 from geoseg.raster.landcover import CONFIDENCE_ONE
 from geoseg.vector.blocks import BlockPixels, Blocks, Progress, trace_blocks
-from geoseg.vector.coding import Coding
 from geoseg.vector.join import Coverage, join
 from geoseg.vector.measure import Ground
-from geoseg.vector.shape import Shaping, shape
 from geoseg.vector.sources import FileSource
-from geoseg.vector.table import polygon_table
 from geoseg.vector.trace import BACKGROUND
 
 BITS = 24  # of an id that count objects
@@ -113,23 +110,10 @@ def tables_of(panoptic: Panoptic, options: OutlineOptions, progress: Progress | 
     coverage = join(trace_blocks(panoptic.codes, Blocks.regular(ground.shape, BLOCK), progress))
     facts = _facts(panoptic, coverage)
     code = coverage.components.code
-    things = tuple(code[code >= FIRST].tolist()) if options.regularize else ()
-    shaping = Shaping(options.simplify_m, (), things)
-    shaped = None if shaping.is_nothing else shape(coverage, ground, shaping)
-    measured = polygon_table(
-        coverage,
-        Coding(None),
-        ground,
-        confidence_one=None,
-        min_area_m2=0.0,
-        lines=None if shaped is None else shaped.lines,
-    ).polygons
-    sizes = [name for name in ("area_m2", "perimeter_m", "area_px") if name in measured]
+    drawn = draw(coverage, ground, options, straight=code[code >= FIRST])
     columns = {name: facts[name] for name in ("id", "class_id", "class_name", "is_thing", "score")}
-    columns |= {name: measured[name] for name in sizes} | {"confidence": facts["confidence"]}
-    polygons = gpd.GeoDataFrame(columns, geometry=measured.geometry, crs=ground.crs)
-    counts = (0, 0) if shaped is None else (shaped.regularized, shaped.fallbacks)
-    return PanopticTables(polygons, _by_id(facts), *counts)
+    polygons = with_columns(drawn.polygons, columns, facts["confidence"])
+    return PanopticTables(polygons, _by_id(facts), drawn.regularized, drawn.fallbacks)
 
 
 def _facts(panoptic: Panoptic, coverage: Coverage) -> pd.DataFrame:
