@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import geopandas as gpd
 import numpy as np
@@ -76,15 +76,17 @@ class Panoptic:
     def paint(self, window: Window) -> NDArray[np.uint32]:
         """Panoptic ids (height, width) of a window."""
         classes, things = self.stuff.read(window).values, self.objects.paint(window)
-        ids = np.where(classes == NODATA, np.uint32(VOID), classes.astype(np.uint32) << np.uint32(BITS))
+        ids = np.where(self._is_void(classes), np.uint32(VOID), classes.astype(np.uint32) << np.uint32(BITS))
         return np.where(things == NOTHING, ids, self.object_ids[things])
 
     def codes(self, window: Window) -> BlockPixels:
         """What is traced: class ids of stuff, objects from FIRST on; and the confidence."""
         pixels, things = self.stuff.read(window), self.objects.paint(window)
-        classes = pixels.values.astype(np.int32)
-        codes = np.where(classes == NODATA, np.int32(BACKGROUND), classes)
+        codes = np.where(self._is_void(pixels.values), np.int32(BACKGROUND), pixels.values.astype(np.int32))
         return BlockPixels(np.where(things == NOTHING, codes, things + np.int32(FIRST - 1)), pixels.confidence)
+
+    def _is_void(self, classes: NDArray[Any]) -> NDArray[np.bool_]:
+        return np.isin(classes, (NODATA, self.legend.nodata))
 
 
 class PanopticTables(NamedTuple):
