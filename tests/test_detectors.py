@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from shapely.geometry import box
 
 import geoseg
-from geoseg.errors import InputError
+from geoseg.errors import BlockError, InputError
 from geoseg.grid import Window
 from geoseg.inference.plan import RunOptions
 from geoseg.inference.predictor import Backend
@@ -25,6 +25,7 @@ from geoseg.models.architectures import DETECTORS
 from geoseg.models.detector import Detector, Seen
 from geoseg.models.pasting import paste
 from geoseg.models.pooled import pooled
+from geoseg.objects.detect import Looker
 from geoseg.objects.evaluate import evaluate_objects
 from geoseg.objects.files import instances_file, panoptic_file
 from geoseg.objects.panoptic import VOID
@@ -105,6 +106,27 @@ def test_ids_do_not_depend_on_blocks_or_workers(trained: Path, tmp_path: Path) -
     instances_file(trained / "scene.tif", tmp_path / "o.gpkg", model=model, raster=tmp_path / "o.tif", run=run)
     assert (tmp_path / "o.tif").read_bytes() == (trained / "found.tif").read_bytes()
     assert (tmp_path / "o.gpkg").read_bytes() == (trained / "found.gpkg").read_bytes()
+
+
+def test_a_search_that_was_stopped_goes_on(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    look, seen = Looker.__call__, []
+
+    def stumbles(self: Looker, window: Window, *args: Any) -> Any:
+        seen.append(window)
+        if len(seen) == 7:
+            raise OSError("no more")
+        return look(self, window, *args)
+
+    run = RunOptions(device="cpu", block=32)
+    given = {"model": trained / "run" / "roofs", "raster": tmp_path / "o.tif", "run": run}
+    monkeypatch.setattr(Looker, "__call__", stumbles)
+    with pytest.raises(BlockError, match="no more"):
+        instances_file(trained / "scene.tif", tmp_path / "o.gpkg", **given)
+    assert not (tmp_path / "o.gpkg").exists()
+    before = len(seen)
+    instances_file(trained / "scene.tif", tmp_path / "o.gpkg", **given)
+    assert len(seen) < before + 64  # blocks of 32 px on 256 x 256: those that were done are kept
+    assert (tmp_path / "o.tif").read_bytes() == (trained / "found.tif").read_bytes()
 
 
 def test_across_chip_sizes_objects_are_the_same(trained: Path, tmp_path: Path) -> None:
