@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from geoseg.models.ensemble import ensemble
     from geoseg.models.export import export_model
     from geoseg.models.find import list_models
+    from geoseg.objects.evaluate import evaluate_objects
+    from geoseg.objects.files import instances_file, panoptic_file
+    from geoseg.objects.outline import OutlineOptions
     from geoseg.pipeline import (
         change_files,
         change_pairs,
@@ -47,6 +50,9 @@ _HOMES = {
     "plan_file": "pipeline",
     "segment_file": "pipeline",
     "vectorize_file": "pipeline",
+    "instances_file": "objects.files",
+    "panoptic_file": "objects.files",
+    "OutlineOptions": "objects.outline",
     "change_files": "pipeline",
     "change_pairs": "pipeline",
     "ChangeOptions": "change.detect",
@@ -57,6 +63,7 @@ _HOMES = {
     "DateOptions": "change.dates",
     "CloudOptions": "change.clouds",
     "evaluate_file": "view.evaluation",
+    "evaluate_objects": "objects.evaluate",
     "train": "view.training",
     "pseudo_label": "pipeline",
     "EvaluateOptions": "training.evaluate",
@@ -89,6 +96,9 @@ __all__ = [
     "plan_file",
     "segment_file",
     "vectorize_file",
+    "instances_file",
+    "panoptic_file",
+    "OutlineOptions",
     "change_files",
     "change_pairs",
     "ChangeOptions",
@@ -99,6 +109,7 @@ __all__ = [
     "DateOptions",
     "CloudOptions",
     "evaluate_file",
+    "evaluate_objects",
     "train",
     "pseudo_label",
     "EvaluateOptions",

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from shapely.geometry import box
 
 import geoseg
-from geoseg.errors import InputError
+from geoseg.errors import BlockError, InputError
 from geoseg.grid import Window
 from geoseg.inference.plan import RunOptions
 from geoseg.inference.predictor import Backend
@@ -25,14 +25,16 @@ from geoseg.models.architectures import DETECTORS
 from geoseg.models.detector import Detector, Seen
 from geoseg.models.pasting import paste
 from geoseg.models.pooled import pooled
+from geoseg.objects.detect import Looker
 from geoseg.objects.evaluate import evaluate_objects
 from geoseg.objects.files import instances_file, panoptic_file
 from geoseg.objects.panoptic import VOID
 from geoseg.raster.labels import LabelOptions, open_labels
 from geoseg.training.config import TrainConfig
-from geoseg.training.instances import anchors_for, target_of
-from geoseg.training.losses import IGNORE
+from geoseg.training.instances import DetectionTask, anchors_for, target_of
+from geoseg.training.losses import IGNORE, PartialCrossEntropy
 from geoseg.training.samples import ArrayScene
+from geoseg.training.task import Schedule
 from geoseg.training.train import Training
 
 SIDE = 256
@@ -106,6 +108,27 @@ def test_ids_do_not_depend_on_blocks_or_workers(trained: Path, tmp_path: Path) -
     assert (tmp_path / "o.gpkg").read_bytes() == (trained / "found.gpkg").read_bytes()
 
 
+def test_a_search_that_was_stopped_goes_on(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    look, seen = Looker.__call__, []
+
+    def stumbles(self: Looker, window: Window, *args: Any) -> Any:
+        seen.append(window)
+        if len(seen) == 7:
+            raise OSError("no more")
+        return look(self, window, *args)
+
+    run = RunOptions(device="cpu", block=32)
+    given = {"model": trained / "run" / "roofs", "raster": tmp_path / "o.tif", "run": run}
+    monkeypatch.setattr(Looker, "__call__", stumbles)
+    with pytest.raises(BlockError, match="no more"):
+        instances_file(trained / "scene.tif", tmp_path / "o.gpkg", **given)
+    assert not (tmp_path / "o.gpkg").exists()
+    before = len(seen)
+    instances_file(trained / "scene.tif", tmp_path / "o.gpkg", **given)
+    assert len(seen) < before + 64  # blocks of 32 px on 256 x 256: those that were done are kept
+    assert (tmp_path / "o.tif").read_bytes() == (trained / "found.tif").read_bytes()
+
+
 def test_across_chip_sizes_objects_are_the_same(trained: Path, tmp_path: Path) -> None:
     model, names = trained / "run" / "roofs", {"whole": SIDE + 64, "cut": 96}  # one chip, and 64 of them
     for name, chip in names.items():
@@ -132,6 +155,21 @@ def test_any_bands_and_encoder(name: str, encoder: str) -> None:
     network = build_network(name, bands=5, classes=3, args=LEAST | {"encoder": encoder})
     assert network.output_stride == 16
     assert network(torch.rand(2, 5, 48, 80)).shape == (2, 3, 48, 80)
+
+
+@pytest.mark.parametrize("name", DETECTORS)
+def test_every_parameter_learns(name: str) -> None:
+    torch.manual_seed(0)
+    network = build_network(name, bands=3, classes=3, args=LEAST).train()
+    labels = torch.full((2, 64, 64), 2, dtype=torch.uint8)
+    labels[:, 10:30, 10:30] = 0
+    task = DetectionTask(
+        network, [(1.0, PartialCrossEntropy([(0,), (1,), (2,)], 3))], Schedule(5), mean=[0.5] * 3, std=[0.2] * 3
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(task, "log", lambda *args, **kwargs: None)  # there is no trainer to log to
+        task.training_step((torch.rand(2, 3, 64, 64), labels), 0).backward()
+    assert [key for key, value in network.named_parameters() if value.grad is None] == []
 
 
 def talkative(name: str, classes: int) -> Detector:

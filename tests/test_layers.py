@@ -83,6 +83,11 @@ def test_the_grid_knows_nothing_but_numpy() -> None:
             assert not name.startswith("geoseg.") or name.startswith(("geoseg.grid", "geoseg.errors"))
 
 
+def test_joining_objects_knows_nothing_but_arrays_and_the_grid() -> None:
+    names = {name.partition(".")[0] for name in imports(ROOT / "objects" / "join.py") if name != "geoseg.grid"}
+    assert names <= {*sys.stdlib_module_names, "numpy", "scipy"}
+
+
 @pytest.mark.parametrize(
     ("code", "heavy"),
     [
@@ -90,6 +95,7 @@ def test_the_grid_knows_nothing_but_numpy() -> None:
         ("import geoseg.cli", ["torch", "rasterio", "dask", "geopandas", "matplotlib", "xarray"]),
         ("import geoseg.models; geoseg.models.load_card(geoseg.list_models()['landcover-rgb'])", ["torch", "rasterio"]),
         ("from geoseg import vectorize_file", ["torch", "distributed"]),
+        ("from geoseg import evaluate_objects, instances_file", ["torch", "distributed"]),
         ("import geoseg.inference.job", ["distributed", "timm", "segmentation_models_pytorch"]),
     ],
 )

@@ -204,3 +204,35 @@ def test_the_command_line_tells_what_was_found(made: Path, tmp_path: Path) -> No
     assert "water, " in told or " water;" in told
     assert "pixels: " in told
     assert "up to date" in CliRunner().invoke(app, ["panoptic", *given, "--things", "building,water"]).output
+
+
+def test_what_finds_nothing_has_a_precision_of_nothing(tmp_path: Path) -> None:
+    save_tiny(tmp_path / "model")
+    scene = write_rgb(tmp_path / "scene.tif", (60, 70), crs="EPSG:32631")
+    huge = OutlineOptions(min_area_m2=1e9)
+    found = instances_file(
+        scene, tmp_path / "o.gpkg", model=tmp_path / "model", raster=tmp_path / "ids.tif", shape=huge, run=CPU
+    )
+    assert found.counts == {"building": 0}
+    assert not read_band(tmp_path / "ids.tif").any()
+    corner = HALF_METRE @ (5, 5)
+    truth = gpd.GeoDataFrame(geometry=[box(corner[0], corner[1] - 9, corner[0] + 9, corner[1])], crs="EPSG:32631")
+    truth.to_parquet(tmp_path / "truth.parquet")
+    scores = geoseg.evaluate_objects(tmp_path / "ids.tif", tmp_path / "truth.parquet")
+    assert scores.by_class["building"] | {} == {
+        "pq": 0, "sq": 0, "rq": 0, "matched": 0, "unmatched": 0, "missed": 1, "ap": 0, "ap50": 0, "ap75": 0,
+    }  # fmt: skip
+
+
+def test_a_class_raster_and_its_polygons_are_the_same_reference(made: Path) -> None:
+    geoseg.vectorize_file(made / "cover.tif", made / "truth.fgb", classes=["building"], overwrite=True)
+    one, other = (geoseg.evaluate_objects(made / "ids.tif", made / name) for name in ("cover.tif", "truth.fgb"))
+    assert one == other
+    assert one.by_class["building"]["missed"] >= 0
+    same = geoseg.evaluate_objects(made / "all.tif", made / "ids.tif")
+    assert same.by_class == {"building": same.by_class["building"]}
+    assert same.by_class["building"]["pq"] == same.by_class["building"]["ap"] == 1
+    of_all = geoseg.evaluate_objects(made / "all.tif", made / "cover.tif")
+    stuff = [row for name, row in of_all.by_class.items() if name != "building"]
+    assert stuff
+    assert all(row["pq"] == 1 for row in stuff)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from functools import partial
+from dataclasses import asdict, dataclass, field
+from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -16,8 +16,9 @@ import pyproj
 from numpy.typing import NDArray
 
 from geoseg.grid import Window
-from geoseg.objects.id_raster import table_path, write_ids, write_table
-from geoseg.objects.outline import OutlineOptions, Outlines, outline, trace
+from geoseg.legend import Legend
+from geoseg.objects.id_raster import Paint, table_path, write_ids, write_table
+from geoseg.objects.outline import OutlineOptions, outline, trace
 from geoseg.objects.paint import NOTHING
 from geoseg.objects.stamp import is_stamped, stamp
 from geoseg.raster.cog import Layer, is_current
@@ -29,7 +30,7 @@ from geoseg.vector.export import check_crs_fits, check_vector_output, write_poly
 from geoseg.vector.measure import Ground
 
 if TYPE_CHECKING:  # torch loads where it is needed
-    from geoseg.inference.job import Job, Scene
+    from geoseg.inference.job import Scene
     from geoseg.inference.plan import RunOptions
     from geoseg.models import Model
     from geoseg.objects.find import Search
@@ -94,36 +95,28 @@ def instances_file(
         InputError: the scene, the model, an option or an output cannot be used; nothing was written.
         GeosegError: reading, computing or writing failed; finished blocks are kept.
     """
-    from geoseg.objects.find import Search
-
-    output, shape, told = Path(output), shape or OutlineOptions(), progress or _silent
+    output, told = Path(output), progress or _silent
     ids = None if raster is None else Path(raster)
-    search = Search.of(scene, model, classes, reading=reading, run=run, least_score=least_score)
-    job, asked = search.job, {"what": "instances", **_plain(shape)}
-    digest = digest_of({**search.parts, "objects": asked})
+    order = _Order.of("instances", scene, model, classes, shape, least_score, reading=reading, run=run)
     outputs = [*([] if ids is None else [ids, table_path(ids)]), output]
-    if is_stamped(output, digest) and (ids is None or (is_current(ids, digest) and table_path(ids).is_file())):
+    if is_stamped(output, order.digest) and (ids is None or order.is_written(ids)):
         return InstancesSummary(outputs, up_to_date=True)
-    ground = ground_of(job.georef)
-    shape.check(ground)
-    _check_polygons(job, output, ground, overwrite or is_stamped(output, digest))
+    order.check_polygons(output, overwrite)
     if ids is not None:
-        _check_ids(job, ids, output, overwrite or is_current(ids, digest))
+        order.check_ids(ids, output, overwrite)
     with work_folder(output) as folder:
-        objects = search.objects(folder, overwrite=overwrite, progress=told)
-        traced = trace(objects, ground, min_area_m2=shape.min_area_m2, progress=partial(told, "trace"))
-        outlines = outline(traced, ground, shape)
+        objects = order.search.objects(folder, overwrite=overwrite, progress=told)
+        smallest = order.shape.min_area_m2
+        traced = trace(objects, order.ground, min_area_m2=smallest, progress=partial(told, "trace"))
+        outlines = outline(traced, order.ground, order.shape)
         if ids is not None:
-            legend = job.model.card.legend
-            layer = Layer("instances", ids, ("object id",), legend, tags=_tags(search, asked), is_of_ids=True)
-            write_table(table_path(ids), _without_shapes(outlines), layer.all_tags)
-            paint = partial(_unsigned, traced.objects)
-            write_ids(
-                layer, paint, job.georef, nodata=NOTHING, digest=digest, folder=folder, progress=partial(told, "write")
-            )
+            layer, table = order.layer("instances", ids, "object id"), outlines.polygons.drop(columns="geometry")
+            write_table(table_path(ids), pd.DataFrame(table), layer.all_tags)
+            order.write(layer, partial(_unsigned, traced.objects), NOTHING, folder, told)
         write_polygons(outlines.polygons, output, selections=objects.classes, overwrite=True)
-        stamp(output, digest)
-    counts = _counted(objects, outlines)
+        stamp(output, order.digest)
+    found = Counter(outlines.polygons["class_name"])
+    counts = {selection.name: found[selection.name] for selection in objects.classes}
     return InstancesSummary(outputs, counts, regularized=outlines.regularized, fallbacks=outlines.fallbacks)
 
 
@@ -179,39 +172,120 @@ def panoptic_file(
         InputError: the scene, the model, an option or an output cannot be used; nothing was written.
         GeosegError: reading, computing or writing failed; finished blocks are kept.
     """
-    from geoseg.objects.find import Search
     from geoseg.objects.panoptic import VOID, Panoptic, tables_of
 
-    output, shape, told = Path(output), shape or OutlineOptions(), progress or _silent
+    output, told = Path(output), progress or _silent
     drawn = None if polygons is None else Path(polygons)
-    search = Search.of(scene, model, things, reading=reading, run=run, least_score=least_score, with_stuff=True)
-    job, asked = search.job, {"what": "panoptic", **_plain(shape)}
-    digest = digest_of({**search.parts, "objects": asked})
+    order = _Order.of("panoptic", scene, model, things, shape, least_score, reading=reading, run=run)
     outputs = [*([] if drawn is None else [drawn]), table_path(output), output]
-    raster_done = is_current(output, digest) and table_path(output).is_file()
-    if raster_done and (drawn is None or is_stamped(drawn, digest)):
+    if order.is_written(output) and (drawn is None or is_stamped(drawn, order.digest)):
         return PanopticSummary(outputs, up_to_date=True)
-    ground = ground_of(job.georef)
-    shape.check(ground)
-    _check_ids(job, output, drawn, overwrite or is_current(output, digest))
+    order.check_ids(output, drawn, overwrite)
     if drawn is not None:
-        _check_polygons(job, drawn, ground, overwrite or is_stamped(drawn, digest))
+        order.check_polygons(drawn, overwrite)
     with work_folder(output) as folder:
-        objects = search.objects(folder, overwrite=overwrite, progress=told)
-        legend = job.model.card.legend
-        panoptic = Panoptic.of(*search.land(folder), objects, legend)
-        tables = tables_of(panoptic, shape, partial(told, "trace"))
+        objects = order.search.objects(folder, overwrite=overwrite, progress=told)
+        panoptic = Panoptic.of(*order.search.land(folder), objects, order.legend)
+        tables = tables_of(panoptic, order.shape, partial(told, "trace"))
         if drawn is not None:
-            write_polygons(tables.polygons, drawn, selections=legend.select(), overwrite=True)
-            stamp(drawn, digest)
-        layer = Layer("panoptic", output, ("panoptic id",), legend, tags=_tags(search, asked), is_of_ids=True)
+            write_polygons(tables.polygons, drawn, selections=order.legend.select(), overwrite=True)
+            stamp(drawn, order.digest)
+        layer = order.layer("panoptic", output, "panoptic id")
         write_table(table_path(output), tables.ids, layer.all_tags)
-        write = partial(told, "write")
-        write_ids(layer, panoptic.paint, job.georef, nodata=VOID, digest=digest, folder=folder, progress=write)
+        order.write(layer, panoptic.paint, VOID, folder, told)
     sums = tables.ids.groupby("class_name")[["is_thing", "pixels"]].sum()
     counts = {selection.name: int(sums["is_thing"].get(selection.name, 0)) for selection in objects.classes}
     pixels = {str(name): int(count) for name, count in sums["pixels"].items()}
     return PanopticSummary(outputs, counts, pixels)
+
+
+@dataclass(frozen=True)
+class _Order:
+    """What is to be made of a scene, settled before anything is computed.
+
+    Attributes:
+        search: model and scene.
+        shape: of the polygons.
+        asked: what else the outputs depend on.
+    """
+
+    search: Search
+    shape: OutlineOptions
+    asked: dict[str, Any]
+
+    @classmethod
+    def of(
+        cls,
+        what: Literal["instances", "panoptic"],
+        scene: Scene,
+        model: str | os.PathLike[str] | Model,
+        classes: Sequence[str] | None,
+        shape: OutlineOptions | None,
+        least_score: float,
+        *,
+        reading: SceneOptions | None,
+        run: RunOptions | None,
+    ) -> _Order:
+        from geoseg.objects.find import Search
+
+        shape, stuff = shape or OutlineOptions(), what == "panoptic"
+        search = Search.of(scene, model, classes, reading=reading, run=run, least_score=least_score, with_stuff=stuff)
+        order = cls(search, shape, {"what": what, **asdict(shape)})
+        shape.check(order.ground)
+        return order
+
+    @property
+    def legend(self) -> Legend:
+        return self.search.job.model.card.legend
+
+    @cached_property
+    def ground(self) -> Ground:
+        return ground_of(self.search.job.georef)
+
+    @cached_property
+    def digest(self) -> str:
+        return digest_of({**self.search.parts, "objects": self.asked})
+
+    def is_written(self, ids: Path) -> bool:
+        """Whether a raster of ids and its table are there, made of the same."""
+        return is_current(ids, self.digest) and table_path(ids).is_file()
+
+    def check_polygons(self, output: Path, overwrite: bool) -> None:
+        """Refuse an output that could not be written, before any work is done."""
+        check_vector_output(output, overwrite=overwrite or is_stamped(output, self.digest), inputs=self._inputs)
+        check_crs_fits(output, self.ground.crs)
+        check_disk_space(output, raster_bytes=2 * self.search.job.extent.area)
+
+    def check_ids(self, ids: Path, polygons: Path | None, overwrite: bool) -> None:
+        """Likewise, of a raster of ids and its table."""
+        overwrite = overwrite or is_current(ids, self.digest)
+        others = [*self._inputs, *([] if polygons is None else [polygons])]
+        check_output(ids, overwrite=overwrite, inputs=others)
+        check_output(table_path(ids), overwrite=overwrite, inputs=others, suffixes=(".parquet",))
+        check_disk_space(ids, raster_bytes=4 * self.search.job.extent.area)
+
+    def layer(self, name: str, path: Path, band: str) -> Layer:
+        told = canonical_json({**self.search.parts["search"], **self.asked})
+        tags = {**self.search.job.tags, "GEOSEG_OBJECTS": told}
+        return Layer(name, path, (band,), self.legend, tags=tags, is_of_ids=True)
+
+    def write(self, layer: Layer, paint: Paint, nodata: int, folder: Path, progress: Progress) -> None:
+        """Write the ids that a painter gives."""
+        write_ids(
+            layer,
+            paint,
+            self.search.job.georef,
+            nodata=nodata,
+            digest=self.digest,
+            folder=folder,
+            progress=partial(progress, "write"),
+        )
+
+    @property
+    def _inputs(self) -> list[str | Path]:
+        reader = self.search.job.reader
+        mask = reader.stated.valid_mask
+        return [*(file.path for file in reader.files), *([mask] if mask else [])]
 
 
 def ground_of(georef: Georef) -> Ground:
@@ -222,41 +296,6 @@ def ground_of(georef: Georef) -> Ground:
 
 def _unsigned(objects: Objects, window: Window) -> NDArray[np.uint32]:
     return objects.paint(window).astype(np.uint32)
-
-
-def _without_shapes(outlines: Outlines) -> pd.DataFrame:
-    return pd.DataFrame(outlines.polygons.drop(columns=outlines.polygons.geometry.name))
-
-
-def _counted(objects: Objects, outlines: Outlines) -> dict[str, int]:
-    found = Counter(outlines.polygons["class_name"])
-    return {selection.name: found[selection.name] for selection in objects.classes}
-
-
-def _tags(search: Search, asked: dict[str, Any]) -> dict[str, str]:
-    return {**search.job.tags, "GEOSEG_OBJECTS": canonical_json({**search.parts["search"], **asked})}
-
-
-def _plain(shape: OutlineOptions) -> dict[str, Any]:
-    return {"min_area_m2": shape.min_area_m2, "simplify_m": shape.simplify_m, "regularize": shape.regularize}
-
-
-def _check_polygons(job: Job, output: Path, ground: Ground, overwrite: bool) -> None:
-    check_vector_output(output, overwrite=overwrite, inputs=_inputs(job))
-    check_crs_fits(output, ground.crs)
-    check_disk_space(output, raster_bytes=2 * job.extent.area)
-
-
-def _check_ids(job: Job, ids: Path, polygons: Path | None, overwrite: bool) -> None:
-    others = [*_inputs(job), *([] if polygons is None else [polygons])]
-    check_output(ids, overwrite=overwrite, inputs=others)
-    check_output(table_path(ids), overwrite=overwrite, inputs=others, suffixes=(".parquet",))
-    check_disk_space(ids, raster_bytes=4 * job.extent.area)
-
-
-def _inputs(job: Job) -> list[str | Path]:
-    mask = job.reader.stated.valid_mask
-    return [*(file.path for file in job.reader.files), *([mask] if mask else [])]
 
 
 def _silent(step: str, done: int, total: int) -> None:

@@ -36,7 +36,7 @@ from geoseg.grid import ChipGrid, Window
 
 SAME = 0.5  # parts in an overlap are one where their IoU is larger
 COVERED = 0.5  # an object with a larger share in better ones is a duplicate
-CELL = 1024  # pixels; objects that may share pixels are looked for by squares of this size
+CELL = 128  # pixels; objects that may share pixels are looked for by squares of this size
 
 Mask = NDArray[np.bool_]
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import geopandas as gpd
 import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
 
 from geoseg.grid import Window
 from geoseg.objects.paint import NOTHING, Objects
@@ -91,20 +94,32 @@ def _coverage(objects: Objects, ground: Ground, progress: Progress | None) -> Co
 
 def outline(traced: Traced, ground: Ground, options: OutlineOptions) -> Outlines:
     """The polygons of traced objects."""
-    coverage, table = traced.coverage, traced.objects.table
-    codes = tuple(table["id"].tolist()) if options.regularize else ()
+    table = traced.objects.table
+    drawn = draw(traced.coverage, ground, options, straight=table["id"].to_numpy(np.int32))
+    columns = {name: table[name] for name in ("id", "class_id", "class_name", "score")}
+    return drawn._replace(polygons=with_columns(drawn.polygons, columns, table["confidence"]))
+
+
+def draw(coverage: Coverage, ground: Ground, options: OutlineOptions, *, straight: NDArray[np.int32]) -> Outlines:
+    """The polygons of a coverage with nothing but their sizes.
+
+    Args:
+        coverage: components and arcs.
+        ground: where they lie.
+        options: their shape; the smallest area plays no part.
+        straight: codes of what may get straight walls.
+    """
+    codes = tuple(straight.tolist()) if options.regularize else ()
     shaping = Shaping(options.simplify_m, (), codes)
     shaped = None if shaping.is_nothing else shape(coverage, ground, shaping)
-    measured = polygon_table(
-        coverage,
-        Coding(None),
-        ground,
-        confidence_one=None,
-        min_area_m2=0.0,
-        lines=None if shaped is None else shaped.lines,
-    ).polygons
-    sizes = [name for name in ("area_m2", "perimeter_m", "area_px") if name in measured]
-    columns = {name: table[name] for name in ("id", "class_id", "class_name", "score")}
-    columns |= {name: measured[name] for name in sizes} | {"confidence": table["confidence"]}
-    polygons = gpd.GeoDataFrame(columns, geometry=measured.geometry, crs=ground.crs)
+    lines = None if shaped is None else shaped.lines
+    table = polygon_table(coverage, Coding(None), ground, confidence_one=None, min_area_m2=0.0, lines=lines)
+    polygons = table.polygons.drop(columns=["class_id", "class_name"])
     return Outlines(polygons) if shaped is None else Outlines(polygons, shaped.regularized, shaped.fallbacks)
+
+
+def with_columns(sizes: gpd.GeoDataFrame, columns: Mapping[str, pd.Series], confidence: pd.Series) -> gpd.GeoDataFrame:
+    """Polygons with what is known of them: columns, sizes, confidence, geometry."""
+    measured = {name: sizes[name] for name in sizes.columns if name != sizes.geometry.name}
+    told = {**columns, **measured, "confidence": confidence}
+    return gpd.GeoDataFrame(told, geometry=sizes.geometry, crs=sizes.crs)

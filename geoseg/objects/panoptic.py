@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import geopandas as gpd
 import numpy as np
@@ -22,16 +22,13 @@ from numpy.typing import NDArray
 from geoseg.errors import GeosegError
 from geoseg.grid import Window
 from geoseg.legend import NODATA, Legend
-from geoseg.objects.outline import BLOCK, OutlineOptions
+from geoseg.objects.outline import BLOCK, OutlineOptions, draw, with_columns
 from geoseg.objects.paint import NOTHING, Objects
 from geoseg.raster.landcover import CONFIDENCE_ONE
 from geoseg.vector.blocks import BlockPixels, Blocks, Progress, trace_blocks
-from geoseg.vector.coding import Coding
 from geoseg.vector.join import Coverage, join
 from geoseg.vector.measure import Ground
-from geoseg.vector.shape import Shaping, shape
 from geoseg.vector.sources import FileSource
-from geoseg.vector.table import polygon_table
 from geoseg.vector.trace import BACKGROUND
 
 BITS = 24  # of an id that count objects
@@ -79,15 +76,17 @@ class Panoptic:
     def paint(self, window: Window) -> NDArray[np.uint32]:
         """Panoptic ids (height, width) of a window."""
         classes, things = self.stuff.read(window).values, self.objects.paint(window)
-        ids = np.where(classes == NODATA, np.uint32(VOID), classes.astype(np.uint32) << np.uint32(BITS))
+        ids = np.where(self._is_void(classes), np.uint32(VOID), classes.astype(np.uint32) << np.uint32(BITS))
         return np.where(things == NOTHING, ids, self.object_ids[things])
 
     def codes(self, window: Window) -> BlockPixels:
         """What is traced: class ids of stuff, objects from FIRST on; and the confidence."""
         pixels, things = self.stuff.read(window), self.objects.paint(window)
-        classes = pixels.values.astype(np.int32)
-        codes = np.where(classes == NODATA, np.int32(BACKGROUND), classes)
+        codes = np.where(self._is_void(pixels.values), np.int32(BACKGROUND), pixels.values.astype(np.int32))
         return BlockPixels(np.where(things == NOTHING, codes, things + np.int32(FIRST - 1)), pixels.confidence)
+
+    def _is_void(self, classes: NDArray[Any]) -> NDArray[np.bool_]:
+        return np.isin(classes, (NODATA, self.legend.nodata))
 
 
 class PanopticTables(NamedTuple):
@@ -113,23 +112,10 @@ def tables_of(panoptic: Panoptic, options: OutlineOptions, progress: Progress | 
     coverage = join(trace_blocks(panoptic.codes, Blocks.regular(ground.shape, BLOCK), progress))
     facts = _facts(panoptic, coverage)
     code = coverage.components.code
-    things = tuple(code[code >= FIRST].tolist()) if options.regularize else ()
-    shaping = Shaping(options.simplify_m, (), things)
-    shaped = None if shaping.is_nothing else shape(coverage, ground, shaping)
-    measured = polygon_table(
-        coverage,
-        Coding(None),
-        ground,
-        confidence_one=None,
-        min_area_m2=0.0,
-        lines=None if shaped is None else shaped.lines,
-    ).polygons
-    sizes = [name for name in ("area_m2", "perimeter_m", "area_px") if name in measured]
+    drawn = draw(coverage, ground, options, straight=code[code >= FIRST])
     columns = {name: facts[name] for name in ("id", "class_id", "class_name", "is_thing", "score")}
-    columns |= {name: measured[name] for name in sizes} | {"confidence": facts["confidence"]}
-    polygons = gpd.GeoDataFrame(columns, geometry=measured.geometry, crs=ground.crs)
-    counts = (0, 0) if shaped is None else (shaped.regularized, shaped.fallbacks)
-    return PanopticTables(polygons, _by_id(facts), *counts)
+    polygons = with_columns(drawn.polygons, columns, facts["confidence"])
+    return PanopticTables(polygons, _by_id(facts), drawn.regularized, drawn.fallbacks)
 
 
 def _facts(panoptic: Panoptic, coverage: Coverage) -> pd.DataFrame:

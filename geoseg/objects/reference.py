@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from dataclasses import dataclass
 from functools import partial
@@ -102,19 +103,20 @@ class IdRaster:
         """Of the model that made them, or else of the classes in the table."""
         found = read_legend(self.facts.path)
         named = dict(zip(self.table["class_id"].tolist(), self.table["class_name"].tolist(), strict=True))
-        if all(
-            found_id in found.ids and found.names[found.ids.index(found_id)] == name for found_id, name in named.items()
-        ):
+        if named.items() <= {entry.id: entry.name for entry in found.classes}.items():
             return found
         grey = "#808080"
         return Legend(classes=tuple(LegendClass(id=i, name=name, color=grey) for i, name in sorted(named.items())))
 
     @property
     def things(self) -> set[int]:
-        """Class ids that objects are of."""
-        if "is_thing" not in self.table:
-            return set(self.table["class_id"].tolist())
-        return set(self.table["class_id"][self.table["is_thing"]].tolist())
+        """Class ids that objects are of: those that were looked for, found or not."""
+        with reading(self.facts.path, Window(0, 0, 1, 1)) as raster:
+            told = raster.tags().get("GEOSEG_OBJECTS")
+        if told is not None:
+            return {selection.id for selection in self.legend.select(json.loads(told)["classes"])}
+        is_thing = self.table["is_thing"] if "is_thing" in self.table else np.ones(len(self.table), np.bool_)
+        return set(self.table["class_id"][is_thing].tolist())
 
     def paint(self, window: Window) -> Ids:
         at = RasterioWindow(window.col, window.row, window.width, window.height)
