@@ -70,7 +70,7 @@ class Splits:
         """Codes (height, width) of a window with one for each object."""
         corners = self._corners
         reaches = (corners[:, :2] < [window.row_stop, window.col_stop]) & (corners[:, 2:] > [window.row, window.col])
-        for number in np.flatnonzero(reaches.all(1)):
+        for number in np.flatnonzero(reaches.all(1)).tolist():
             split = self.found[number]
             shared = split.window.intersection(window)
             labels = split.labels[shared.relative_to(split.window).slices]
