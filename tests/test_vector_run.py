@@ -179,7 +179,8 @@ def test_few_polygons_at_a_time_are_the_same_as_all_at_once(
     raster = write_raster(tmp_path / "cover.tif", blobs(60), UTM, nodata=255)
     whole, parts = tmp_path / f"whole{suffix}", tmp_path / f"parts{suffix}"
     vectorize_raster(raster, whole, VectorOptions(single_layer=True, **options))
-    monkeypatch.setattr("geoseg.vector.table.PIECE", 7)
+    monkeypatch.setattr("geoseg.vector.table.POINTS", 300)
+    monkeypatch.setattr("geoseg.vector.table.KEPT", 0)
     vectorize_raster(raster, parts, VectorOptions(single_layer=True, **options))
     if suffix != ".gpkg":  # which counts its transactions
         assert whole.read_bytes() == parts.read_bytes()

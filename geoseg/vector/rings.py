@@ -10,6 +10,7 @@ and one outside, so the two passages are of different rings and the polygon is v
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Self
 
 import numpy as np
@@ -53,6 +54,13 @@ class Rings:
         order = np.lexsort((_ring_areas(coverage, chains) < 0, owner))  # of each component the shell first
         offsets = np.searchsorted(owner[order], np.arange(coverage.components.code.size + 1))
         return cls(_picked(chains, order), offsets, arcs if lines is None else lines)
+
+    @cached_property
+    def points(self) -> NDArray[np.int64]:
+        """(components,) points of each polygon, about: those where arcs meet count twice."""
+        sizes = np.concatenate([[0], np.cumsum(np.diff(self.lines.offsets)[self.chains.halves >> 1])])
+        of_rings = sizes[self.chains.offsets]
+        return np.diff(of_rings[self.offsets])
 
     def polygons(self, transform: Affine, which: NDArray[np.int64] | None = None) -> NDArray[np.object_]:
         """Polygons of some components, or of all, in that order: shells counter-clockwise after the transform."""

@@ -24,8 +24,11 @@ from geoseg.vector.measure import Ground, measure
 from geoseg.vector.rings import Rings
 from geoseg.vector.runs import Components
 
-PIECE = 1 << 17
-"""Polygons that are built at once, to be measured and then to be written."""
+POINTS = 1 << 21
+"""Points of the polygons that are built at once, to be measured and then to be written: 32 MB, and as much as WKB."""
+
+KEPT = 1 << 23
+"""Points of all polygons, up to which these are built once and kept."""
 
 LOW_SHARE = 0.1
 """Of a polygon's pixels: `confidence_p10` is what this share of them does not exceed."""
@@ -50,7 +53,19 @@ class Geometries:
 
     def build(self, rows: NDArray[np.int64]) -> NDArray[np.object_]:
         """Polygons of some rows, or multipolygons where members are grouped; few in all are built once and kept."""
-        return self._all[rows] if self.offsets.size <= PIECE else self._built(rows)
+        return self._all[rows] if int(self._points.sum()) <= KEPT else self._built(rows)
+
+    def parts(self, rows: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+        """The rows in parts that are built at once; one part at least."""
+        ends = np.cumsum(self._points[rows])
+        return list(np.split(rows, np.flatnonzero(np.diff(ends // POINTS)) + 1))
+
+    @cached_property
+    def _points(self) -> NDArray[np.int64]:
+        """(rows,) points of each row; see `Rings.points`."""
+        points = self.rings.points if self.members is None else self.rings.points[self.members]
+        total = np.concatenate([[0], np.cumsum(points)])
+        return np.diff(total[self.offsets])
 
     @cached_property
     def _all(self) -> NDArray[np.object_]:
@@ -100,8 +115,8 @@ class PolygonTable:
         chosen = np.arange(self.rows.size)
         if class_name is not None:
             chosen = np.flatnonzero(self.attributes["class_name"] == class_name)
-        for begin in range(0, max(chosen.size, 1), PIECE):
-            yield self._built(chosen[begin : begin + PIECE])
+        for rows in self.geometries.parts(self.rows[chosen]):
+            yield self._built(np.searchsorted(self.rows, rows))
 
     def _built(self, which: NDArray[np.int64]) -> gpd.GeoDataFrame:
         columns = self.attributes.iloc[which].reset_index(drop=True)
@@ -167,9 +182,9 @@ def _sizes(geometries: Geometries, components: Components, ground: Ground, *, sh
     """Areas and perimeters of all rows, which are built for that a part after the other."""
     names = ("area_px",) if ground.crs is None else ("area_m2", "perimeter_m")
     found: list[tuple[NDArray[Any], ...]] = []
-    for begin in range(0, max(components.code.size, 1), PIECE):
-        pixels: NDArray[Any] = components.pixels[begin : begin + PIECE]
-        geometry = geometries.build(np.arange(begin, begin + pixels.size))
+    for rows in geometries.parts(np.arange(components.code.size)):
+        pixels: NDArray[Any] = components.pixels[rows]
+        geometry = geometries.build(rows)
         if shaped:
             pixels = shapely.area(geometry) / abs(ground.transform.determinant)
         found.append((pixels,) if ground.crs is None else measure(geometry, pixels, ground))
