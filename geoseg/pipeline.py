@@ -20,11 +20,8 @@ from typing import TYPE_CHECKING, Any
 
 from geoseg.errors import InputError
 from geoseg.grid import Block
-from geoseg.inference.fit import check_gsd, normalization_for, used_bands
-from geoseg.models import ModelCard, list_models, load_card
 from geoseg.raster.cog import Layer, is_current, write_cog
 from geoseg.raster.disk import check_disk_space, check_output, disk_errors, work_folder
-from geoseg.raster.reader import SceneOptions, SceneReader
 from geoseg.raster.staging import BlockLayout, Staging, canonical_json, digest_of, discard_leftovers
 
 if TYPE_CHECKING:  # torch and numba load where they are needed
@@ -35,7 +32,8 @@ if TYPE_CHECKING:  # torch and numba load where they are needed
     from geoseg.inference.job import BlockSink, Job, Scene
     from geoseg.inference.plan import Plan, RunOptions
     from geoseg.inference.seams import Seams
-    from geoseg.models import Model
+    from geoseg.models import Model, ModelCard
+    from geoseg.raster.reader import SceneOptions, SceneReader
     from geoseg.training.pseudo import Kept
     from geoseg.vector import VectorOptions, VectorRun, VectorSummary
     from geoseg.vector.staged import StagedTraces
@@ -614,10 +612,14 @@ def run_demo(folder: str | os.PathLike[str], *, small: bool = False, progress: P
 
 def fitting_models(reader: SceneReader) -> dict[str, str]:
     """For each known model an empty text where it fits the scene as it is, else the reason why not."""
+    from geoseg.models import list_models, load_card
+
     return {name: _reason(load_card(path), reader) for name, path in list_models().items()}
 
 
 def _reason(card: ModelCard, reader: SceneReader) -> str:
+    from geoseg.inference.fit import check_gsd, normalization_for, used_bands
+
     try:
         normalization_for(card, used_bands(card, reader.bands), reader.dtype, scale=reader.scale, offset=reader.offset)
         if reader.gsd_m is not None:
@@ -637,6 +639,7 @@ def _job(
     from geoseg.inference.job import Job
     from geoseg.inference.plan import RunOptions
     from geoseg.models import load_model
+    from geoseg.raster.reader import SceneOptions
 
     run = run or RunOptions()
     return Job.of(scene, load_model(model), reading or SceneOptions(), run, kept=kept), run

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import geopandas as gpd
 import numpy as np
 import pytest
+from geopandas.testing import assert_geodataframe_equal
 from killing import KILLED
 from test_pipeline import by_index, index_scene, run_options
 from test_shapes import blobs
@@ -167,3 +169,21 @@ def test_values_unknown_to_the_legend_are_told_after_a_kill_too(
     vectorize_raster(raster, output, VectorOptions(block=10))
     assert "9" in caplog.text
     assert gpd.read_file(output, layer="building").area_m2.tolist() == [(400 - 25) * 0.25]
+
+
+@pytest.mark.parametrize("suffix", [".gpkg", ".parquet", ".fgb", ".geojson"])
+@pytest.mark.parametrize("options", [{}, {"connectivity": 8, "min_area_m2": 1}, {"simplify_m": 1.0}])
+def test_few_polygons_at_a_time_are_the_same_as_all_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str, options: dict[str, Any]
+) -> None:
+    raster = write_raster(tmp_path / "cover.tif", blobs(60), UTM, nodata=255)
+    whole, parts = tmp_path / f"whole{suffix}", tmp_path / f"parts{suffix}"
+    vectorize_raster(raster, whole, VectorOptions(single_layer=True, **options))
+    monkeypatch.setattr("geoseg.vector.table.POINTS", 300)
+    monkeypatch.setattr("geoseg.vector.table.KEPT", 0)
+    vectorize_raster(raster, parts, VectorOptions(single_layer=True, **options))
+    if suffix != ".gpkg":  # which counts its transactions
+        assert whole.read_bytes() == parts.read_bytes()
+    read = gpd.read_parquet if suffix == ".parquet" else partial(gpd.read_file, layer=0)
+    assert len(read(parts)) > 14
+    assert_geodataframe_equal(read(parts), read(whole))

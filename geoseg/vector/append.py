@@ -37,7 +37,7 @@ def check_append(content: Content, path: Path, origin: Origin, *, replace: bool)
     there = _layers_of(path) if path.exists() else []
     for layer in there:
         if layer in content.layers:
-            _check_crs(path, layer, content.polygons.crs)
+            _check_crs(path, layer, content.crs)
             _check_columns(path, layer, content)
             if not replace and _count(path, layer, origin):
                 raise InputError(
@@ -90,7 +90,8 @@ def _layers_of(path: Path) -> list[str]:
 def _check_columns(path: Path, layer: str, content: Content) -> None:
     found = pyogrio.read_info(path, layer=layer)
     theirs = {str(name): _kind(str(dtype)) for name, dtype in zip(found["fields"], found["dtypes"], strict=True)}
-    ours = {name: _kind_of(column) for name, column in content.polygons.drop(columns="geometry").items()}
+    columns = next(content.pieces(None)).drop(columns="geometry")
+    ours = {name: _kind_of(column) for name, column in columns.items()}
     different = sorted(name for name in {*theirs, *ours} if theirs.get(name) != ours.get(name))
     if different or found["geometry_type"] != content.geometry_type:
         what = ", ".join(different) or f"geometry ({found['geometry_type']})"

@@ -5,15 +5,19 @@ from __future__ import annotations
 import logging
 import uuid
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
+from itertools import chain
 from pathlib import Path
 
 import geopandas as gpd
 import pandas as pd
+import pyarrow as pa
 import pyogrio
 import pyproj
+import shapely
 
 from geoseg.errors import GeosegError, InputError
 from geoseg.legend import Selection
@@ -33,6 +37,7 @@ FORMATS = {
 }
 SINGLE_LAYER = "polygons"
 GEOMETRY_COLUMN = "geom"
+_GEOMETRY = "geometry"
 _STYLES_TABLE = "layer_styles"
 _FIXED_DATE = "2000-01-01T00:00:00.000Z"  # in place of the time of writing: equal polygons, equal bytes
 _SETTINGS = {
@@ -79,31 +84,44 @@ def check_crs_fits(path: str | Path, crs: pyproj.CRS | None) -> None:
         )
 
 
+Pieces = Callable[[str | None], Iterator[gpd.GeoDataFrame]]
+"""Polygons of one class, or of all, a part after the other; one part at least, which tells the columns."""
+
+
 @dataclass(frozen=True, slots=True)
 class Content:
     """What a file of polygons shall hold.
 
     Attributes:
-        polygons: columns class_id and class_name, others as they are.
+        pieces: columns class_id and class_name, others as they are.
+        crs: of the polygons.
         selections: classes in the order of layers and with their colors; a layer is written for each, polygons or none.
         single_layer: in a GeoPackage, all classes in one layer; other formats have but one.
         geometry_type: of all layers, "Polygon" or "MultiPolygon".
         runs: that made it, for the record in the file.
     """
 
-    polygons: gpd.GeoDataFrame
+    pieces: Pieces
+    crs: pyproj.CRS | None
     selections: Sequence[Selection]
     single_layer: bool = False
     geometry_type: str = "Polygon"
     runs: Sequence[Made] = ()
 
     @property
-    def layers(self) -> dict[str, tuple[list[Selection], gpd.GeoDataFrame]]:
+    def layers(self) -> dict[str, tuple[list[Selection], Callable[[], Iterator[gpd.GeoDataFrame]]]]:
         """Classes and polygons of each layer of a GeoPackage, by its name."""
         if self.single_layer or not self.selections:
-            return {SINGLE_LAYER: (list(self.selections), self.polygons)}
-        names = self.polygons["class_name"]
-        return {one.name: ([one], self.polygons[names == one.name]) for one in self.selections}
+            return {SINGLE_LAYER: (list(self.selections), partial(self.pieces, None))}
+        return {one.name: ([one], partial(self.pieces, one.name)) for one in self.selections}
+
+    def whole(self) -> gpd.GeoDataFrame:
+        """All polygons at once."""
+        return pd.concat(self.pieces(None), ignore_index=True)
+
+
+def _in_one_piece(polygons: gpd.GeoDataFrame) -> Pieces:
+    return lambda name: iter([polygons if name is None else polygons[polygons["class_name"] == name]])
 
 
 def write_polygons(
@@ -132,7 +150,7 @@ def write_polygons(
     check_vector_output(path, overwrite=overwrite)
     check_crs_fits(path, polygons.crs)
     chosen = _selections_of(polygons) if selections is None else tuple(selections)
-    write_content(Content(polygons, chosen, single_layer), path)
+    write_content(Content(_in_one_piece(polygons), polygons.crs, chosen, single_layer), path)
 
 
 def write_content(content: Content, path: Path, folder: Path | None = None) -> None:
@@ -148,9 +166,9 @@ def write_content(content: Content, path: Path, folder: Path | None = None) -> N
             case "GPKG":
                 write_geopackage(content, temporary)
             case "Parquet":
-                write_parquet(content.polygons, temporary, content.runs)
+                write_parquet(content.whole(), temporary, content.runs)
             case "FlatGeobuf":
-                _write_layer(content, content.polygons, temporary, "FlatGeobuf", SINGLE_LAYER)
+                _write_layer(content, content.pieces(None), temporary, "FlatGeobuf", SINGLE_LAYER)
             case _:
                 _write_geojson(content, temporary)
 
@@ -167,8 +185,8 @@ def write_geopackage(content: Content, path: Path) -> None:
     layers = content.layers
     check_layer_names(list(layers))
     there = set(pyogrio.list_layers(path)[:, 0]) if path.exists() else set()
-    for name, (_, rows) in layers.items():
-        _write_layer(content, rows, path, "GPKG", name, append=name in there, GEOMETRY_NAME=GEOMETRY_COLUMN)
+    for name, (_, pieces) in layers.items():
+        _write_layer(content, pieces(), path, "GPKG", name, append=name in there, GEOMETRY_NAME=GEOMETRY_COLUMN)
     new = {name: members for name, (members, _) in layers.items() if name not in there}
     if new and content.selections:
         styles, append = _styles(new), _STYLES_TABLE in there
@@ -183,16 +201,16 @@ def write_geopackage(content: Content, path: Path) -> None:
 
 
 def _write_geojson(content: Content, path: Path) -> None:
-    if not content.polygons.crs.equals("OGC:CRS84", ignore_axis_order=True):
-        name = content.polygons.crs.name
-        _log.warning("GeoJSON is in longitude and latitude (WGS 84): reprojected from %s.", name)
+    crs = content.crs
+    if crs is not None and not crs.equals("OGC:CRS84", ignore_axis_order=True):
+        _log.warning("GeoJSON is in longitude and latitude (WGS 84): reprojected from %s.", crs.name)
     # The driver reprojects, turns rings and cuts at the antimeridian; 8 decimals are 1 mm.
-    _write_layer(content, content.polygons, path, "GeoJSON", SINGLE_LAYER, RFC7946="YES", COORDINATE_PRECISION="8")
+    _write_layer(content, content.pieces(None), path, "GeoJSON", SINGLE_LAYER, RFC7946="YES", COORDINATE_PRECISION="8")
 
 
 def _write_layer(
     content: Content,
-    rows: gpd.GeoDataFrame,
+    pieces: Iterator[gpd.GeoDataFrame],
     path: Path,
     driver: str,
     layer: str,
@@ -201,17 +219,39 @@ def _write_layer(
     **options: str,
 ) -> None:
     with without_crs_is_fine():
-        pyogrio.write_dataframe(
-            rows,
+        pyogrio.write_arrow(
+            _stream(pieces),
             path,
             layer=layer,
             driver=driver,
+            geometry_name=_GEOMETRY,
             geometry_type=content.geometry_type,
-            use_arrow=True,
+            crs=_name_of(content.crs),
             append=append,
             layer_options={**options, **layer_options(driver, content.runs)},
             **writing_options(driver, content.runs),
         )
+
+
+def _stream(pieces: Iterator[gpd.GeoDataFrame]) -> pa.RecordBatchReader:
+    """The pieces one after the other, so that one is there at a time."""
+    first = _table_of(next(pieces))
+    tables = chain([first], (_table_of(piece).cast(first.schema) for piece in pieces))
+    return pa.RecordBatchReader.from_batches(first.schema, (batch for table in tables for batch in table.to_batches()))
+
+
+def _table_of(piece: gpd.GeoDataFrame) -> pa.Table:
+    table = pa.Table.from_pandas(pd.DataFrame(piece.drop(columns=_GEOMETRY)), preserve_index=False)
+    fields = [field.with_type(pa.string()) if pa.types.is_null(field.type) else field for field in table.schema]
+    wkb = pa.array(shapely.to_wkb(piece.geometry.to_numpy()), pa.binary())
+    return table.cast(pa.schema(fields)).append_column(_GEOMETRY, wkb)
+
+
+def _name_of(crs: pyproj.CRS | None) -> str | None:
+    if crs is None:
+        return None
+    code = crs.to_epsg()
+    return f"EPSG:{code}" if code else str(crs.to_wkt("WKT1_GDAL"))
 
 
 @contextmanager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -142,7 +142,7 @@ class VectorJob:
             lines=None if shaped is None else shaped.lines,
             groups=groups_of(coverage) if options.connectivity == 8 else None,
         )
-        return table if shaped is None else table._replace(regularized=shaped.regularized, fallbacks=shaped.fallbacks)
+        return table if shaped is None else replace(table, regularized=shaped.regularized, fallbacks=shaped.fallbacks)
 
 
 def _apart(read: Read, splits: Splits, window: Window) -> BlockPixels:

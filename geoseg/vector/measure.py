@@ -159,8 +159,9 @@ class _Globe:
 
 def _geodesic(polygons: NDArray[np.object_], crs: pyproj.CRS) -> Measures:
     globe = _Globe.of(crs)
-    _, coordinates, (ring_offsets, polygon_offsets) = shapely.to_ragged_array(
-        shapely.segmentize(polygons, _longest_edge(crs, globe.geod.a))
+    parts, owner = shapely.get_parts(polygons, return_index=True)
+    _, coordinates, (ring_offsets, part_offsets) = shapely.to_ragged_array(
+        shapely.segmentize(parts, _longest_edge(crs, globe.geod.a))
     )
     lon, lat = globe.degrees(*np.ascontiguousarray(coordinates.T))
     ring_areas, ring_lengths = np.zeros(ring_offsets.size - 1), np.zeros(ring_offsets.size - 1)
@@ -168,7 +169,7 @@ def _geodesic(polygons: NDArray[np.object_], crs: pyproj.CRS) -> Measures:
         # The last point repeats the first. Shells count positive and holes negative, by their direction.
         area_and_length = globe.geod.polygon_area_perimeter(lon[begin : end - 1], lat[begin : end - 1])
         ring_areas[ring], ring_lengths[ring] = area_and_length
-    ring_of = np.repeat(np.arange(len(polygons)), np.diff(polygon_offsets))
+    ring_of = np.repeat(owner, np.diff(part_offsets))
     area, perimeter = np.zeros(len(polygons)), np.zeros(len(polygons))
     np.add.at(area, ring_of, ring_areas)
     np.add.at(perimeter, ring_of, ring_lengths)

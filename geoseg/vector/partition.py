@@ -86,12 +86,13 @@ def write_partitions(content: Content, path: Path, partition: Partition, folder:
     temporary, old = folder / "new", folder / "old"
     try:
         temporary.mkdir()
-        names = np.array(partition.names(content.polygons), dtype=object)
+        polygons = content.whole()
+        names = np.array(partition.names(polygons), dtype=object)
         for name in sorted(set(names)):
             (temporary / name).mkdir()
-            write_parquet(content.polygons[names == name], temporary / name / "part-0.parquet")
+            write_parquet(polygons[names == name], temporary / name / "part-0.parquet")
         if not names.size:  # a table of no rows still has its columns
-            write_parquet(content.polygons, temporary / _EMPTY)
+            write_parquet(polygons, temporary / _EMPTY)
         publish_bytes(temporary / FOLDER_RECORD, record_of(content.runs).encode())
         if path.exists():
             path.rename(old)

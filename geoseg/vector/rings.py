@@ -9,7 +9,9 @@ and one outside, so the two passages are of different rings and the polygon is v
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Self
 
 import numpy as np
 import shapely
@@ -21,27 +23,63 @@ from geoseg.vector.kernels import compiled
 from geoseg.vector.trace import Arcs
 
 
-def build_polygons(coverage: Coverage, transform: Affine, lines: Lines | None = None) -> NDArray[np.object_]:
-    """One polygon per component, in their order: shells counter-clockwise, holes clockwise, after the transform.
+@dataclass(frozen=True)
+class Rings:
+    """Which half-arcs make up each polygon, from which any of them can be built.
 
-    Args:
-        coverage: which arcs there are and how they meet.
-        transform: pixel to CRS coordinates.
-        lines: the points of each arc where they are no longer the coverage's own.
+    Attributes:
+        chains: of each ring; those of one polygon follow each other, its shell first.
+        offsets: (components + 1,) where each polygon's rings begin.
+        lines: the points of the arcs, in pixels.
     """
-    arcs = coverage.arcs
-    component = components_of_halves(arcs)
-    ends = sort_ends(arcs)
-    following = _following(ends.key, ends.order, ends.rank, component)
-    chains = _find_rings(ends.order, following, component)
-    owner = component[chains.halves[chains.offsets[:-1]]]
-    order = np.lexsort((_ring_areas(coverage, chains) < 0, owner))  # of each component the shell first
-    rings = concatenate_chains(arcs if lines is None else lines, _picked(chains, order), False)
-    polygon_offsets = np.searchsorted(owner[order], np.arange(coverage.components.code.size + 1))
-    # Rows count downwards: the component on the left is counter-clockwise only if the transform mirrors.
-    coordinates = _placed(rings.points, rings.offsets, tuple(transform)[:6], transform.determinant > 0)
-    polygons = shapely.from_ragged_array(shapely.GeometryType.POLYGON, coordinates, (rings.offsets, polygon_offsets))
-    return np.asarray(polygons, dtype=object)
+
+    chains: Chains
+    offsets: NDArray[np.int64]
+    lines: Arcs | Lines
+
+    @classmethod
+    def of(cls, coverage: Coverage, lines: Lines | None = None) -> Self:
+        """The rings of a coverage.
+
+        Args:
+            coverage: which arcs there are and how they meet.
+            lines: the points of each arc where they are no longer the coverage's own.
+        """
+        arcs = coverage.arcs
+        component = components_of_halves(arcs)
+        ends = sort_ends(arcs)
+        following = _following(ends.key, ends.order, ends.rank, component)
+        chains = _find_rings(ends.order, following, component)
+        owner = component[chains.halves[chains.offsets[:-1]]]
+        order = np.lexsort((_ring_areas(coverage, chains) < 0, owner))  # of each component the shell first
+        offsets = np.searchsorted(owner[order], np.arange(coverage.components.code.size + 1))
+        return cls(_picked(chains, order), offsets, arcs if lines is None else lines)
+
+    @cached_property
+    def points(self) -> NDArray[np.int64]:
+        """(components,) points of each polygon, about: those where arcs meet count twice."""
+        sizes = np.concatenate([[0], np.cumsum(np.diff(self.lines.offsets)[self.chains.halves >> 1])])
+        of_rings = sizes[self.chains.offsets]
+        return np.diff(of_rings[self.offsets])
+
+    def polygons(self, transform: Affine, which: NDArray[np.int64] | None = None) -> NDArray[np.object_]:
+        """Polygons of some components, or of all, in that order: shells counter-clockwise after the transform."""
+        chains, offsets = self.chains, self.offsets
+        if which is not None:
+            sizes = np.diff(offsets)[which]
+            offsets = np.concatenate([[0], np.cumsum(sizes)])
+            rings = np.arange(offsets[-1]) + np.repeat(self.offsets[which] - offsets[:-1], sizes)
+            chains = _picked(chains, rings)
+        drawn = concatenate_chains(self.lines, chains, False)
+        # Rows count downwards: the component on the left is counter-clockwise only if the transform mirrors.
+        coordinates = _placed(drawn.points, drawn.offsets, tuple(transform)[:6], transform.determinant > 0)
+        kind = shapely.GeometryType.POLYGON
+        return np.asarray(shapely.from_ragged_array(kind, coordinates, (drawn.offsets, offsets)), dtype=object)
+
+
+def build_polygons(coverage: Coverage, transform: Affine, lines: Lines | None = None) -> NDArray[np.object_]:
+    """One polygon per component, in their order; see `Rings`."""
+    return Rings.of(coverage, lines).polygons(transform)
 
 
 def components_of_halves(arcs: Arcs) -> NDArray[np.int32]:

@@ -10,6 +10,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Self
 
+import geopandas as gpd
+
 from geoseg.grid import Window
 from geoseg.raster.blocks import BlockLayout
 from geoseg.raster.files import absolute
@@ -171,9 +173,13 @@ class VectorRun:
 
     def _content(self, table: PolygonTable) -> Content:
         options = self.job.options
-        polygons = add_statistics(self.origin.added_to(table.polygons), options.stats)
+
+        def pieces(name: str | None) -> Iterator[gpd.GeoDataFrame]:
+            for piece in table.pieces(name):
+                yield add_statistics(self.origin.added_to(piece), options.stats)
+
         kind = "MultiPolygon" if options.connectivity == 8 else "Polygon"
-        return Content(polygons, table.selections, options.single_layer, kind)
+        return Content(pieces, table.crs, table.selections, options.single_layer, kind)
 
 
 def _edges(layout: BlockLayout, axis: int) -> tuple[int, ...]:
@@ -183,8 +189,8 @@ def _edges(layout: BlockLayout, axis: int) -> tuple[int, ...]:
 
 
 def _made(digest: str, table: PolygonTable) -> Made:
-    unit = "m2" if "area_m2" in table.polygons else "px"
-    names, areas = table.polygons["class_name"], table.polygons[f"area_{unit}"]
+    unit = "m2" if "area_m2" in table.attributes else "px"
+    names, areas = table.attributes["class_name"], table.attributes[f"area_{unit}"]
     of_class = {selection.name: names == selection.name for selection in table.selections}
     return Made(
         digest,

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -53,20 +54,28 @@ class Split:
     first: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Splits:
     """All components that are several objects, which have codes of their own until `classes` takes them back."""
 
     found: Sequence[Split]
 
+    @cached_property
+    def _corners(self) -> NDArray[np.int64]:
+        """(splits, 4) first row and column of each window, and those behind its last."""
+        windows = [split.window for split in self.found]
+        return np.array([(one.row, one.col, one.row_stop, one.col_stop) for one in windows], np.int64).reshape(-1, 4)
+
     def apart(self, window: Window, codes: NDArray[np.int32]) -> NDArray[np.int32]:
         """Codes (height, width) of a window with one for each object."""
-        for split in self.found:
+        corners = self._corners
+        reaches = (corners[:, :2] < [window.row_stop, window.col_stop]) & (corners[:, 2:] > [window.row, window.col])
+        for number in np.flatnonzero(reaches.all(1)).tolist():
+            split = self.found[number]
             shared = split.window.intersection(window)
-            if not shared.is_empty:
-                labels = split.labels[shared.relative_to(split.window).slices]
-                here = codes[shared.relative_to(window).slices]
-                here[labels > 0] = (labels + np.int32(split.first - 1))[labels > 0]
+            labels = split.labels[shared.relative_to(split.window).slices]
+            here = codes[shared.relative_to(window).slices]
+            here[labels > 0] = (labels + np.int32(split.first - 1))[labels > 0]
         return codes
 
     def classes(self, coverage: Coverage) -> Coverage:

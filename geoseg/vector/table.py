@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 import geopandas as gpd
 import numpy as np
 import pandas as pd
+import pyproj
 import shapely
+from affine import Affine
 from numpy.typing import NDArray
 
 from geoseg.errors import InputError
@@ -16,28 +21,106 @@ from geoseg.vector.coding import Coding
 from geoseg.vector.join import Coverage, Lines, sum_components
 from geoseg.vector.levels import percentile, sum_levels
 from geoseg.vector.measure import Ground, measure
-from geoseg.vector.rings import build_polygons
+from geoseg.vector.rings import Rings
 from geoseg.vector.runs import Components
+
+POINTS = 1 << 21
+"""Points of the polygons that are built at once, to be measured and then to be written: 32 MB, and as much as WKB."""
+
+KEPT = 1 << 23
+"""Points of all polygons, up to which these are built once and kept."""
 
 LOW_SHARE = 0.1
 """Of a polygon's pixels: `confidence_p10` is what this share of them does not exceed."""
 
 
-class PolygonTable(NamedTuple):
+@dataclass(frozen=True)
+class Geometries:
+    """Polygons that are built when they are asked for, so that not all need be there at once.
+
+    Attributes:
+        rings: of each component.
+        transform: pixel to CRS coordinates.
+        members: (components,) which of them are parts of which row, row after row; None where row and component are
+            one.
+        offsets: (rows + 1,) where each row's members begin.
+    """
+
+    rings: Rings
+    transform: Affine
+    members: NDArray[np.int64] | None
+    offsets: NDArray[np.int64]
+
+    def build(self, rows: NDArray[np.int64]) -> NDArray[np.object_]:
+        """Polygons of some rows, or multipolygons where members are grouped; few in all are built once and kept."""
+        return self._all[rows] if int(self._points.sum()) <= KEPT else self._built(rows)
+
+    def parts(self, rows: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+        """The rows in parts that are built at once; one part at least."""
+        ends = np.cumsum(self._points[rows])
+        return list(np.split(rows, np.flatnonzero(np.diff(ends // POINTS)) + 1))
+
+    @cached_property
+    def _points(self) -> NDArray[np.int64]:
+        """(rows,) points of each row; see `Rings.points`."""
+        points = self.rings.points if self.members is None else self.rings.points[self.members]
+        total = np.concatenate([[0], np.cumsum(points)])
+        return np.diff(total[self.offsets])
+
+    @cached_property
+    def _all(self) -> NDArray[np.object_]:
+        return self._built(np.arange(self.offsets.size - 1))
+
+    def _built(self, rows: NDArray[np.int64]) -> NDArray[np.object_]:
+        if self.members is None:
+            return self.rings.polygons(self.transform, rows)
+        sizes = np.diff(self.offsets)[rows]
+        number = np.repeat(np.arange(rows.size), sizes)
+        ends = np.cumsum(sizes)
+        which = np.arange(number.size) + np.repeat(self.offsets[rows] - (ends - sizes), sizes)
+        parts = self.rings.polygons(self.transform, self.members[which])
+        return np.asarray(shapely.multipolygons(parts, indices=number), dtype=object)
+
+
+@dataclass(frozen=True)
+class PolygonTable:
     """Polygons and the classes they may be of.
 
     Attributes:
-        polygons: columns class_id, class_name, area_m2, perimeter_m (area_px alone without a CRS), confidence
-            and confidence_p10 where known, geometry; ordered by the first pixel of each, in row-major order.
+        attributes: columns class_id, class_name, area_m2, perimeter_m (area_px alone without a CRS), confidence and
+            confidence_p10 where known; ordered by the first pixel of each, in row-major order.
+        rows: (polygons,) which row of `geometries` each is.
+        geometries: of the polygons and of those left out.
+        crs: of the geometries.
         selections: the classes and groups asked for, polygons or none; without a legend, those that were found.
         regularized: polygons that were to be regularized.
         fallbacks: those of them that would have fitted poorly, and were simplified only.
     """
 
-    polygons: gpd.GeoDataFrame
+    attributes: pd.DataFrame
+    rows: NDArray[np.int64]
+    geometries: Geometries
+    crs: pyproj.CRS | None
     selections: tuple[Selection, ...]
     regularized: int = 0
     fallbacks: int = 0
+
+    @cached_property
+    def polygons(self) -> gpd.GeoDataFrame:
+        """All of them."""
+        return self._built(np.arange(self.rows.size))
+
+    def pieces(self, class_name: str | None = None) -> Iterator[gpd.GeoDataFrame]:
+        """Those of one class, or all, a part after the other; one without rows where there are none."""
+        chosen = np.arange(self.rows.size)
+        if class_name is not None:
+            chosen = np.flatnonzero(self.attributes["class_name"] == class_name)
+        for rows in self.geometries.parts(self.rows[chosen]):
+            yield self._built(np.searchsorted(self.rows, rows))
+
+    def _built(self, which: NDArray[np.int64]) -> gpd.GeoDataFrame:
+        columns = self.attributes.iloc[which].reset_index(drop=True)
+        return gpd.GeoDataFrame(columns, geometry=self.geometries.build(self.rows[which]), crs=self.crs)
 
 
 def polygon_table(
@@ -62,23 +145,14 @@ def polygon_table(
         groups: (components,) which of them are one row, a multipolygon; None for a row each.
     """
     check_min_area(min_area_m2, ground)
-    components = coverage.components
-    selections = coding.selections_of(components.code)
+    selections = coding.selections_of(coverage.components.code)
     names = {selection.id: selection.name for selection in selections}
-    geometry = build_polygons(coverage, ground.transform, lines)
-    pixels = components.pixels if lines is None else shapely.area(geometry) / abs(ground.transform.determinant)
-    sizes: dict[str, NDArray[Any]] = {"area_px": pixels}
-    if ground.crs is not None:
-        area, perimeter = measure(geometry, pixels, ground)
-        sizes = {"area_m2": area, "perimeter_m": perimeter}
-    levels = coverage.levels
+    geometries = _geometries(coverage, ground, lines, groups)
+    components, levels = coverage.components, coverage.levels
     if groups is not None:
-        count = int(groups.max(initial=-1)) + 1
-        order = np.argsort(groups, kind="stable")
-        geometry = np.asarray(shapely.multipolygons(geometry[order], indices=groups[order]), dtype=object)
-        sizes = {name: np.bincount(groups, values, count).astype(values.dtype) for name, values in sizes.items()}
         components = sum_components([components], groups)
-        levels = None if levels is None else sum_levels(levels, groups, count)
+        levels = None if levels is None else sum_levels(levels, groups, components.code.size)
+    sizes = _sizes(geometries, components, ground, shaped=lines is not None)
     columns: dict[str, object] = {
         "class_id": components.code,
         "class_name": pd.Series([names[code] for code in components.code.tolist()], dtype=object),
@@ -88,9 +162,33 @@ def polygon_table(
         columns["confidence"] = _mean_confidence(components, confidence_one)
     if levels is not None:
         columns["confidence_p10"] = percentile(levels, LOW_SHARE)
-    polygons = gpd.GeoDataFrame(columns, geometry=geometry, crs=ground.crs)
-    large = next(iter(sizes.values())) >= min_area_m2
-    return PolygonTable(polygons[large].reset_index(drop=True), selections)
+    large = np.flatnonzero(next(iter(sizes.values())) >= min_area_m2)
+    attributes = pd.DataFrame(columns).iloc[large].reset_index(drop=True)
+    return PolygonTable(attributes, large, geometries, ground.crs, selections)
+
+
+def _geometries(
+    coverage: Coverage, ground: Ground, lines: Lines | None, groups: NDArray[np.int64] | None
+) -> Geometries:
+    count = coverage.components.code.size
+    if groups is None:
+        return Geometries(Rings.of(coverage, lines), ground.transform, None, np.arange(count + 1))
+    members = np.argsort(groups, kind="stable")
+    offsets = np.searchsorted(groups[members], np.arange(int(groups.max(initial=-1)) + 2))
+    return Geometries(Rings.of(coverage, lines), ground.transform, members, offsets)
+
+
+def _sizes(geometries: Geometries, components: Components, ground: Ground, *, shaped: bool) -> dict[str, NDArray[Any]]:
+    """Areas and perimeters of all rows, which are built for that a part after the other."""
+    names = ("area_px",) if ground.crs is None else ("area_m2", "perimeter_m")
+    found: list[tuple[NDArray[Any], ...]] = []
+    for rows in geometries.parts(np.arange(components.code.size)):
+        pixels: NDArray[Any] = components.pixels[rows]
+        geometry = geometries.build(rows)
+        if shaped:
+            pixels = shapely.area(geometry) / abs(ground.transform.determinant)
+        found.append((pixels,) if ground.crs is None else measure(geometry, pixels, ground))
+    return {name: np.concatenate(parts) for name, parts in zip(names, zip(*found, strict=True), strict=True)}
 
 
 def check_min_area(min_area_m2: float, ground: Ground) -> None:
