@@ -28,6 +28,7 @@ ORDER = [
     "training",
     "view",
     "pipeline",
+    "over_time",
     "cli",
 ]
 HOMES = {
