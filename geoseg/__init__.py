@@ -24,15 +24,8 @@ if TYPE_CHECKING:
     from geoseg.objects.evaluate import evaluate_objects
     from geoseg.objects.files import instances_file, panoptic_file
     from geoseg.objects.outline import OutlineOptions
-    from geoseg.pipeline import (
-        change_files,
-        change_pairs,
-        plan_file,
-        pseudo_label,
-        segment_file,
-        stack_files,
-        vectorize_file,
-    )
+    from geoseg.over_time import change_files, change_pairs, stack_files
+    from geoseg.pipeline import plan_file, pseudo_label, segment_file, vectorize_file
     from geoseg.raster.labels import LabelOptions, open_labels
     from geoseg.raster.reader import SceneOptions
     from geoseg.synthetic import SyntheticScene, write_scene
@@ -53,13 +46,13 @@ _HOMES = {
     "instances_file": "objects.files",
     "panoptic_file": "objects.files",
     "OutlineOptions": "objects.outline",
-    "change_files": "pipeline",
-    "change_pairs": "pipeline",
+    "change_files": "over_time",
+    "change_pairs": "over_time",
     "ChangeOptions": "change.detect",
     "detect_change": "change.lazy",
     "segment_stack": "change.lazy",
     "stack_history": "change.lazy",
-    "stack_files": "pipeline",
+    "stack_files": "over_time",
     "DateOptions": "change.dates",
     "CloudOptions": "change.clouds",
     "evaluate_file": "view.evaluation",

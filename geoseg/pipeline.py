@@ -1,4 +1,4 @@
-"""File to file: a scene to a land-cover GeoTIFF, and that to polygons. Read this first.
+"""File to file: a scene to a land-cover GeoTIFF, and that to polygons. Read this first; dates are in `over_time`.
 
 Nothing is computed here. Each function checks what it was given, settles what will be done, and calls the steps.
 """
@@ -10,7 +10,7 @@ import os
 import shutil
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -25,10 +25,6 @@ from geoseg.raster.disk import check_disk_space, check_output, disk_errors, work
 from geoseg.raster.staging import BlockLayout, Staging, canonical_json, digest_of, discard_leftovers
 
 if TYPE_CHECKING:  # torch and numba load where they are needed
-    from geoseg.change.dates import DateOptions, Dates
-    from geoseg.change.detect import ChangeJob, ChangeOptions
-    from geoseg.change.run import ChangeSummary, Told
-    from geoseg.change.series import StackSummary
     from geoseg.inference.job import BlockSink, Job, Scene
     from geoseg.inference.plan import Plan, RunOptions
     from geoseg.inference.seams import Seams
@@ -220,249 +216,6 @@ def vectorize_file(
     return vectorize_raster(os.fspath(landcover), Path(output), options, overwrite=overwrite, progress=told)
 
 
-def change_files(
-    before: str | os.PathLike[str],
-    after: str | os.PathLike[str],
-    output: str | os.PathLike[str],
-    *,
-    model: str | os.PathLike[str] | Model = "landcover-rgb",
-    probability: str | os.PathLike[str] | None = None,
-    polygons: str | os.PathLike[str] | None = None,
-    report: str | os.PathLike[str] | None = None,
-    reference: str | os.PathLike[str] | None = None,
-    dates: DateOptions | None = None,
-    options: ChangeOptions | None = None,
-    reading: SceneOptions | None = None,
-    run: RunOptions | None = None,
-    overwrite: bool = False,
-    progress: Progress | None = None,
-) -> ChangeSummary:
-    """Change between two dates as a raster of transitions; an interrupted run goes on where it stopped.
-
-    Both dates are put on one grid. Scenes are segmented there, into a folder beside the output, and compared by their
-    probabilities; class maps are compared as they are.
-
-    Args:
-        before: scene or class map of the first date.
-        after: scene or class map of the second date.
-        output: GeoTIFF (COG) of transitions; its tags hold their legend and the transition matrix.
-        model: name or path of a bundle, or a loaded one; for scenes. One that sees two dates at once needs no prior.
-        probability: also write the probability of change there, 0..200 = 0..1.
-        polygons: also write polygons of change there, with from_class, to_class, probability, before and after.
-        report: also write a report there, one HTML file with maps, matrix and alignment; its figures are beside it as
-            .json.
-        reference: labelled points, as from `geoseg sample`, for areas with confidence intervals.
-        dates: how they are read and come together: grid, shift, light, clouds, times.
-        options: what counts as change.
-        reading: what the scenes' files do not say.
-        run: as for `segment_file`.
-        overwrite: replace outputs that exist.
-        progress: called with step, pixels done and pixels in all.
-
-    Raises:
-        InputError: the dates, the model, an option or an output cannot be used.
-        GeosegError: reading, computing or writing failed; finished blocks are kept.
-    """
-    from geoseg.change.run import ChangeOutputs, compare_dates
-
-    outputs, told = ChangeOutputs.of(output, probability, polygons, report), _told(dates, options, reading, overwrite)
-    segment = partial(_segmented_dates, model=model, run=run, overwrite=overwrite, progress=progress or _silent)
-    found = compare_dates((before, after), outputs, told, segment, progress or _silent)
-    if reference is not None:
-        found = found.with_areas(reference)
-    summary = found.summary
-    if outputs.report is not None:
-        from geoseg.view.change_report import write_report
-
-        summary.outputs += write_report([found], outputs.report)
-    return summary
-
-
-def change_pairs(
-    pairs: Sequence[tuple[str | os.PathLike[str], str | os.PathLike[str]]],
-    folder: str | os.PathLike[str],
-    *,
-    model: str | os.PathLike[str] | Model = "landcover-rgb",
-    polygons: str | None = None,
-    report: str | os.PathLike[str] | None = None,
-    references: Sequence[str | os.PathLike[str]] = (),
-    dates: DateOptions | None = None,
-    options: ChangeOptions | None = None,
-    reading: SceneOptions | None = None,
-    run: RunOptions | None = None,
-    overwrite: bool = False,
-    progress: Progress | None = None,
-) -> list[ChangeSummary]:
-    """Change of several pairs of dates, of one place or of many: `BEFORE_to_AFTER.tif` in a folder for each.
-
-    Args:
-        pairs: scenes or class maps of the first and of the second date; each pair has its own grid.
-        folder: of the outputs.
-        model: as for `change_files`.
-        polygons: also write polygons of each pair: the suffix of their files, such as .gpkg.
-        report: also write one report of all pairs there.
-        references: labelled points of each pair.
-        dates: as for `change_files`; times of both dates of every pair.
-        options: what counts as change.
-        reading: what the scenes' files do not say.
-        run: as for `segment_file`.
-        overwrite: replace outputs that exist.
-        progress: called with step, pixels done and pixels in all.
-
-    Raises:
-        InputError: there is no pair, or a pair, the model, an option or an output cannot be used.
-        GeosegError: reading, computing or writing failed; finished blocks are kept.
-    """
-    from geoseg.change.run import ChangeOutputs, check_report, compare_dates, pair_name
-    from geoseg.models import load_model
-
-    folder, told = Path(folder), _told(dates, options, reading, overwrite)
-    names = [pair_name(*pair) for pair in pairs]
-    if not pairs or len(set(names)) < len(names):
-        raise InputError(f"Pairs are one or more, with names of their own, not {', '.join(names) or 'none'}.")
-    if references and len(references) != len(pairs):
-        raise InputError(f"There are {len(pairs)} pairs and {len(references)} files of points; give one for each.")
-    if report is not None:
-        check_report(Path(report))
-    segment = partial(_segmented_dates, model=load_model(model), run=run, overwrite=overwrite)
-    found = []
-    with _made_folder(folder):
-        for number, (pair, name) in enumerate(zip(pairs, names, strict=True)):
-            drawn = None if polygons is None else folder / f"{name}{polygons}"
-            outputs = ChangeOutputs(folder / f"{name}.tif", None, drawn)
-            shown = partial(_of_pair, name, progress or _silent)
-            one = compare_dates(pair, outputs, told, partial(segment, progress=shown), shown)
-            found.append(one.with_areas(references[number]) if references else one)
-    if report is not None:
-        from geoseg.view.change_report import write_report
-
-        write_report(found, Path(report))
-    return [one.summary for one in found]
-
-
-def _told(
-    dates: DateOptions | None, options: ChangeOptions | None, reading: SceneOptions | None, overwrite: bool
-) -> Told:
-    from geoseg.change.dates import DateOptions
-    from geoseg.change.detect import ChangeOptions
-    from geoseg.change.run import Told
-
-    return Told(dates or DateOptions(), options or ChangeOptions(), reading or SceneOptions(), overwrite)
-
-
-def _of_pair(name: str, progress: Progress, step: str, done: int, total: int) -> None:
-    progress(f"{step} {name}", done, total)
-
-
-def _segmented_dates(
-    dates: Dates,
-    folder: Path,
-    options: ChangeOptions,
-    *,
-    model: str | os.PathLike[str] | Model,
-    run: RunOptions | None,
-    overwrite: bool,
-    progress: Progress,
-) -> ChangeJob:
-    """Segment both dates with the probabilities of all classes, or both at once with those of pairs of classes."""
-    from geoseg.models import load_model
-    from geoseg.models.pairs import PairClasses
-
-    loaded = load_model(model)
-    pair = PairClasses.of(loaded.card)
-    made_from = {"model": loaded.card.name, "digest": loaded.digest}
-    with disk_errors("keeping the land cover of both dates", folder.parent):
-        folder.mkdir(parents=True, exist_ok=True)
-    if pair is not None:
-        joint = folder / "pairs-probabilities.tif"
-        scenes, bands = dates.stacked(pair.bands)
-        segment_file(
-            scenes,
-            folder / "pairs.tif",
-            model=loaded,
-            probabilities=joint,
-            reading=replace(dates.reading, bands=bands),
-            run=run,
-            overwrite=overwrite,
-            progress=progress,
-        )
-        return dates.job(options, posteriors=(joint, joint), pairs=pair.pairs, legend=pair.legend, made_from=made_from)
-    spread = []
-    for name, scene in (("before", dates.before), ("after", dates.after)):
-        spread.append(folder / f"{name}-probabilities.tif")
-        segment_file(
-            scene.path,
-            folder / f"{name}.tif",
-            model=loaded,
-            probabilities=spread[-1],
-            reading=dates.reading_of(scene),
-            run=run,
-            overwrite=overwrite,
-            progress=lambda step, done, total, name=name: progress(f"{step} {name}", done, total),  # type: ignore[misc]
-        )
-    return dates.job(options, posteriors=(spread[0], spread[1]), legend=loaded.card.legend, made_from=made_from)
-
-
-def stack_files(
-    dates: Sequence[str | os.PathLike[str]],
-    folder: str | os.PathLike[str],
-    *,
-    model: str | os.PathLike[str] | Model = "landcover-rgb",
-    options: DateOptions | None = None,
-    reading: SceneOptions | None = None,
-    run: RunOptions | None = None,
-    overwrite: bool = False,
-    progress: Progress | None = None,
-) -> StackSummary:
-    """Many dates of one place: class maps on one grid, when and how often they changed, and areas by date.
-
-    The folder gets `TIME.tif` for each scene, `changes.tif`, `first_change.tif`, `last_change.tif` (numbers of dates,
-    named in their legend), `most_frequent.tif`, `areas.csv` and `areas.json`. An interrupted run goes on where it
-    stopped.
-
-    Args:
-        dates: scenes or class maps, the earliest first, on any grids.
-        folder: of the outputs.
-        model: name or path of a bundle, or a loaded one; for scenes.
-        options: times, grid, shift, light, and what hides the ground on each date.
-        reading: what the scenes' files do not say.
-        run: as for `segment_file`.
-        overwrite: replace outputs that exist.
-        progress: called with step, pixels done and pixels in all.
-
-    Raises:
-        InputError: the dates, the model, an option or the folder cannot be used.
-        GeosegError: reading, computing or writing failed; finished blocks are kept.
-    """
-    from geoseg.change.dates import DateOptions
-    from geoseg.change.series import open_stack, write_stack
-
-    folder, told = Path(folder), progress or _silent
-    with _made_folder(folder):
-        stack = open_stack(dates, folder, options or DateOptions(), reading or SceneOptions())
-        if stack.dates.are_maps:
-            return write_stack(stack.job(), folder, overwrite=overwrite, progress=partial(told, "compare"))
-        from geoseg.models import load_model
-
-        loaded = load_model(model)
-        for date in stack.dates.all:  # what does not fit is told before the first is computed
-            _job(date.path, loaded, stack.dates.reading_of(date), run, (False, False))
-    for number, (date, time_of_date) in enumerate(zip(stack.dates.all, stack.times, strict=True)):
-        segment_file(
-            date.path,
-            stack.map_path(number),
-            model=loaded,
-            reading=stack.dates.reading_of(date),
-            run=run,
-            overwrite=overwrite,
-            progress=lambda step, done, total, when=time_of_date: told(f"{step} {when}", done, total),  # type: ignore[misc]
-        )
-    job = stack.job(legend=loaded.card.legend, made_from={"model": loaded.card.name, "digest": loaded.digest})
-    summary = write_stack(job, folder, overwrite=overwrite, progress=partial(told, "compare"))
-    summary.outputs = [*job.maps, *summary.outputs]
-    return summary
-
-
 @dataclass
 class PseudoLabels:
     """What `pseudo_label` did.
@@ -608,6 +361,17 @@ def run_demo(folder: str | os.PathLike[str], *, small: bool = False, progress: P
     )
     timed("picture", picture, lambda: draw_side_by_side(reader, landcover, polygons, picture))
     return steps
+
+
+def check_scene(
+    scene: Scene,
+    *,
+    model: str | os.PathLike[str] | Model,
+    reading: SceneOptions | None = None,
+    run: RunOptions | None = None,
+) -> None:
+    """Raise the InputError that segmenting a scene would raise, if any."""
+    _job(scene, model, reading, run, (False, False))
 
 
 def fitting_models(reader: SceneReader) -> dict[str, str]:

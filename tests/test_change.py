@@ -28,7 +28,7 @@ from geoseg.cli import main
 from geoseg.errors import InputError
 from geoseg.legend import LANDCOVER
 from geoseg.models import Model
-from geoseg.pipeline import change_files
+from geoseg.over_time import change_files
 from geoseg.raster.georeference import Georef
 from geoseg.raster.landcover import read_legend
 from geoseg.raster.reader import Pixels

@@ -29,6 +29,7 @@ ORDER = [
     "objects",
     "view",
     "pipeline",
+    "over_time",
     "cli",
 ]
 HOMES = {

@@ -51,7 +51,7 @@ def change(
 ) -> None:
     """Compare two dates: a raster of transitions, polygons with from and to, and a transition matrix."""
     from geoseg.change.detect import ChangeOptions
-    from geoseg.pipeline import change_files, change_pairs
+    from geoseg.over_time import change_files, change_pairs
 
     couples = couples_of(dates, pairs=pairs)
     points = reference or []

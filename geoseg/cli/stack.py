@@ -29,7 +29,7 @@ def stack(
     run: RunOptions,
 ) -> None:
     """Class maps of many dates on one grid, areas by date, first and last change, changes, most frequent class."""
-    from geoseg.pipeline import stack_files
+    from geoseg.over_time import stack_files
 
     with options.progress_bar() as progress:
         summary = stack_files(
