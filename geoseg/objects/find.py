@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from geoseg.errors import InputError
+from geoseg.grid import ChipGrid
 from geoseg.inference.fit import normalization_for
 from geoseg.inference.job import Job, Scene
 from geoseg.inference.plan import RunOptions
@@ -103,7 +104,7 @@ class Search:
             return split_objects(cover, confidence, classes=self.classes, progress=progress)
         pieces = self._pieces(folder, overwrite=overwrite, progress=progress)
         selections = self.job.model.card.legend.select(self.classes)
-        found = [self._on_output(one) for one in join_pieces(pieces, self.job.plan.grid)]
+        found = [self._on_output(one) for one in join_pieces(pieces, self._grid)]
         return Objects.of_masks(found, selections)
 
     def _pieces(self, folder: Path, *, overwrite: bool, progress: Progress) -> list[Piece]:
@@ -133,7 +134,12 @@ class Search:
         wanted = {number for selection in card.legend.select(self.classes) for number in selection.ids}
         things = tuple(channel for channel, number in enumerate(card.legend.ids) if number in wanted)
         predictor = Predictor(job.model, job.plan.backend)
-        return Looker(job.plan.grid, normalization, predictor, things, self.least_score, self.with_stuff)
+        return Looker(self._grid, normalization, predictor, things, self.least_score, self.with_stuff)
+
+    @property
+    def _grid(self) -> ChipGrid:
+        """Each chip is of one block: objects are joined, and nothing is feathered."""
+        return replace(self.job.plan.grid, ramp=0)
 
     def _on_output(self, found: Found) -> Found:
         """An object where it lies on the output, which an area of interest cuts from the scene."""
