@@ -7,11 +7,10 @@ from __future__ import annotations
 
 import logging
 import os
-import shutil
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from math import prod
@@ -21,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from geoseg.errors import InputError
 from geoseg.grid import Block
 from geoseg.raster.cog import Layer, is_current, write_cog
-from geoseg.raster.disk import check_disk_space, check_output, disk_errors, work_folder
+from geoseg.raster.disk import check_disk_space, check_output, work_folder
 from geoseg.raster.staging import BlockLayout, Staging, canonical_json, digest_of, discard_leftovers
 
 if TYPE_CHECKING:  # torch and numba load where they are needed
@@ -296,20 +295,6 @@ def pseudo_label(
     return PseudoLabels(output, kept)
 
 
-@contextmanager
-def _made_folder(folder: Path) -> Iterator[None]:
-    """A folder for outputs; one that was made here goes again when the input turns out to be bad."""
-    made = not folder.exists()
-    with disk_errors("making the folder of the outputs", folder.parent):
-        folder.mkdir(parents=True, exist_ok=True)
-    try:
-        yield
-    except InputError:
-        if made:
-            shutil.rmtree(folder, ignore_errors=True)
-        raise
-
-
 @dataclass(frozen=True, slots=True)
 class Step:
     """A step of the demo: its name, what it wrote, and how long it took."""
@@ -493,11 +478,6 @@ def _warn_of_seams(job: Job, seams: Seams) -> None:
         seams.largest_difference,
         remedy,
     )
-
-
-def _is_newer(polygons: Path, landcover: Path) -> bool:
-    """Whether polygons were drawn from this land cover: they are written last, and whole or not at all."""
-    return polygons.is_file() and polygons.stat().st_mtime_ns >= landcover.stat().st_mtime_ns
 
 
 def _pixels(layout: BlockLayout, blocks: set[tuple[int, int]]) -> int:
