@@ -225,7 +225,9 @@ def test_what_finds_nothing_has_a_precision_of_nothing(tmp_path: Path) -> None:
 
 
 def test_a_class_raster_and_its_polygons_are_the_same_reference(made: Path) -> None:
-    geoseg.vectorize_file(made / "cover.tif", made / "truth.fgb", classes=["building"], overwrite=True)
+    geoseg.vectorize_file(
+        made / "cover.tif", made / "truth.fgb", geoseg.VectorOptions(classes=["building"]), overwrite=True
+    )
     one, other = (geoseg.evaluate_objects(made / "ids.tif", made / name) for name in ("cover.tif", "truth.fgb"))
     assert one == other
     assert one.by_class["building"]["missed"] >= 0
