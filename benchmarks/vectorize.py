@@ -1,15 +1,17 @@
 """Polygons of a class map: geoseg against `rasterio.features.shapes` + `shapely.geometry.shape`, in one run.
 
-    python benchmarks/vectorize.py [--side 4096] [--smooth 5] [--repeat 3] [--landcover FILE]
+    python benchmarks/vectorize.py [--side 4096] [--smooth 5] [--repeat 3] [--landcover FILE] [--mosaic SIDE]
 
 The map is smooth noise cut into five classes, or a land cover. Seconds on the clock, and of all cores; the ratios are
-what to quote. Where GDAL's gdal_polygonize.py is installed, file to GeoPackage is compared with it too.
+what to quote. Where GDAL's gdal_polygonize.py is installed, file to GeoPackage is compared with it too. With --mosaic
+the land cover is repeated to SIDE x SIDE px, traced and joined alone: how long that takes, and how much memory.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import resource
 import subprocess
 import sys
 import time
@@ -26,7 +28,13 @@ import xarray as xr
 from affine import Affine
 from scipy.ndimage import gaussian_filter
 
-from geoseg import Legend, vectorize
+from geoseg import Legend, VectorOptions, vectorize
+from geoseg.raster.landcover import read_legend
+from geoseg.vector.blocks import trace_blocks
+from geoseg.vector.join import join
+from geoseg.vector.options import BLOCK
+from geoseg.vector.sources import FileSource
+from geoseg.vector.vectorize import job_of
 
 
 def main() -> None:
@@ -35,7 +43,11 @@ def main() -> None:
     parser.add_argument("--smooth", type=float, default=5.0, help="sigma of the noise, pixels: 5 gives 56,000 polygons")
     parser.add_argument("--repeat", type=int, default=3)
     parser.add_argument("--landcover", type=Path)
+    parser.add_argument("--mosaic", type=int)
     args = parser.parse_args()
+    if args.mosaic:
+        trace_mosaic(args.landcover, args.mosaic)
+        return
     class_map = smooth_noise(args.side, args.smooth) if args.landcover is None else read(args.landcover)
     classes = [{"id": i, "name": f"c{i}", "color": f"#00000{i}"} for i in range(1, 6)]
     legend = Legend.from_json(json.dumps({"classes": classes}))
@@ -53,6 +65,37 @@ def main() -> None:
     print(f"median {np.median(ratios):.1f} x on the clock")
     if which("gdal_polygonize.py"):
         compare_files(class_map)
+
+
+def trace_mosaic(landcover: Path, side: int) -> None:
+    with TemporaryDirectory() as folder:
+        source = FileSource.of(mosaic(landcover, side, Path(folder)), None)
+        job = job_of(source, VectorOptions(), read_legend(landcover))
+        taken, points = timed(
+            lambda: len(join(trace_blocks(lambda w: job.encode(source.read(w)), source.blocks(BLOCK))).arcs.points)
+        )
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    print(f"{side} x {side} px, {points} points of borders: {taken}, {taken.cores:.2f} s of all cores, {peak:.2f} GiB")
+
+
+def mosaic(landcover: Path, side: int, folder: Path) -> Path:
+    """A VRT of the land cover beside itself."""
+    with rasterio.open(landcover) as file:
+        height, width = file.shape
+    places = [(row, col) for row in range(0, side, height) for col in range(0, side, width)]
+    parts = "".join(
+        f"<SimpleSource><SourceFilename>{landcover.resolve()}</SourceFilename><SourceBand>1</SourceBand>"
+        f'<SrcRect xOff="0" yOff="0" xSize="{width}" ySize="{height}"/>'
+        f'<DstRect xOff="{col}" yOff="{row}" xSize="{width}" ySize="{height}"/></SimpleSource>'
+        for row, col in places
+    )
+    vrt = folder / "mosaic.vrt"
+    vrt.write_text(
+        f'<VRTDataset rasterXSize="{side}" rasterYSize="{side}"><SRS>EPSG:32631</SRS>'
+        "<GeoTransform>500000,1,0,5000000,0,-1</GeoTransform>"
+        f'<VRTRasterBand dataType="Byte" band="1"><NoDataValue>255</NoDataValue>{parts}</VRTRasterBand></VRTDataset>'
+    )
+    return vrt
 
 
 def compare_files(class_map: np.ndarray) -> None:

@@ -10,8 +10,8 @@ from typing import Any, Literal
 from geoseg.errors import InputError
 from geoseg.legend import Legend
 
-BLOCK = 2048
-"""Rows and columns of a block: about 650 MB while it is traced at worst, in a map of pure noise."""
+BLOCK = 1024
+"""Rows and columns of a block: about 160 MB while it is traced at worst, in a map of pure noise."""
 
 
 @dataclass(frozen=True, slots=True)

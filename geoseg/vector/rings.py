@@ -152,15 +152,22 @@ def _find_rings(order: NDArray[np.int64], following: NDArray[np.int64], componen
 
 def _ring_areas(coverage: Coverage, chains: Chains) -> NDArray[np.int64]:
     """Twice the signed area of each ring in pixels, exactly; positive for shells."""
-    points = coverage.arcs.points.astype(np.int64)
-    # Row axis down, component on the left: shells turn from east to north, so that sum(row * next col - ...) > 0.
-    cross = points[:-1, 0] * points[1:, 1] - points[1:, 0] * points[:-1, 1]
-    total = np.concatenate([[0], np.cumsum(cross)])
-    offsets = coverage.arcs.offsets
-    per_arc = total[offsets[1:] - 1] - total[offsets[:-1]]
+    per_arc = _arc_areas(coverage.arcs.points, coverage.arcs.offsets)
     per_half = per_arc[chains.halves >> 1] * np.where(chains.halves & 1, -1, 1)
     running = np.concatenate([[0], np.cumsum(per_half)])
     return np.asarray(running[chains.offsets[1:]] - running[chains.offsets[:-1]], dtype=np.int64)
+
+
+@compiled
+def _arc_areas(points: NDArray[np.int32], offsets: NDArray[np.int64]) -> NDArray[np.int64]:
+    """What each arc adds to twice the area of the rings that it is part of."""
+    # Row axis down, component on the left: shells turn from east to north, so that sum(row * next col - ...) > 0.
+    areas = np.zeros(offsets.size - 1, np.int64)
+    for arc in range(offsets.size - 1):
+        for at in range(offsets[arc], offsets[arc + 1] - 1):
+            row, col = np.int64(points[at, 0]), np.int64(points[at, 1])
+            areas[arc] += row * points[at + 1, 1] - points[at + 1, 0] * col
+    return areas
 
 
 def _picked(chains: Chains, order: NDArray[np.int64]) -> Chains:
