@@ -160,6 +160,19 @@ def test_the_file_holds_what_the_arrays_do(tmp_path: Path, method: Any) -> None:
     assert vrt.stat().st_mtime_ns == written
 
 
+def test_nodata_that_only_the_user_states_stays_nodata(tmp_path: Path) -> None:
+    first, second = as_files(tmp_path)
+    for path in (first, second):
+        with rasterio.open(path, "r+") as raster:
+            raster.nodata = None
+    stated = SceneOptions(nodata=0)
+    vrt, _ = match_light(str(first), str(second), tmp_path / "m.vrt", (stated, stated), "mad")
+    whole = Window(0, 0, 200, 220)
+    own, matched = (open_named_reader(str(path), stated).read(whole) for path in (second, vrt))
+    assert np.array_equal(own.valid, matched.valid)
+    assert not own.valid.all()
+
+
 @pytest.mark.parametrize("dtype", ["uint16", "int16", "float32"])
 def test_other_numbers_and_masks_are_kept(tmp_path: Path, dtype: str) -> None:
     first, second = two_dates()[:2]
@@ -183,7 +196,7 @@ def test_other_numbers_and_masks_are_kept(tmp_path: Path, dtype: str) -> None:
 def test_lazy_dates_are_matched_as_files_are(tmp_path: Path) -> None:
     """Change in one light, from files and as xarray; whole scenes are looked at, only when something is asked for."""
     first, second = as_files(tmp_path, 3)
-    run = geoseg.RunOptions(chip=128, block=64)
+    run = geoseg.RunOptions(chip=192, block=128)
     sure = Model(tiny_model().network, tiny_model().card.model_copy(update={"temperature": 0.05}))
     found = geoseg.change_files(first, second, tmp_path / "c.tif", model=sure, dates=MAD, run=run)
     assert found.radiometry is not None
