@@ -147,6 +147,19 @@ def test_pairs_that_do_not_pair(maps: Maps) -> None:
     maps.case.refused(maps.change(*twice, also=("--pairs",)), "names of their own", "lc_2016_to_lc_2020")
 
 
+def test_a_bad_pair_is_told_before_the_others_are_compared(maps: Maps) -> None:
+    far = maps.map("lc_2021.tif", class_map(2), FAR)
+    maps.case.refused(maps.change(maps.one, maps.two, far), "do not overlap")
+
+
+def test_a_pair_that_fails_later_leaves_the_others_as_they_are(maps: Maps) -> None:
+    cloud = maps.map("lc_2021.tif", np.full((90, 120), 255, np.uint8))
+    code, told = maps.change(maps.one, maps.two, cloud)
+    assert code == 2
+    assert "No pixel is known" in told
+    assert (maps.output / "lc_2016_to_lc_2020.tif").is_file()
+
+
 def points(maps: Maps, where: list[tuple[float, float]], classes: list[str]) -> Path:
     path = maps.folder / "points.gpkg"
     given = gpd.GeoDataFrame({"reference": classes}, geometry=[shapely.Point(*at) for at in where], crs="EPSG:32631")

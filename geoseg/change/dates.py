@@ -64,6 +64,19 @@ class DateOptions:
         if self.radiometry not in METHODS:
             raise InputError(f"The radiometry of a date is {', '.join(METHODS)}, not {self.radiometry!r}.")
 
+    def of_some(self, numbers: Sequence[int], dates: int) -> DateOptions:
+        """The same for some of so many dates, by their 0-based numbers.
+
+        Raises:
+            InputError: times or masks are not of so many dates.
+        """
+        if self.times is not None and len(self.times) != dates:
+            raise InputError(f"There are {dates} dates and {len(self.times)} times; give one for each.")
+        self.clouds.check(dates)
+        times = None if self.times is None else tuple(self.times[number] for number in numbers)
+        masks = tuple(self.clouds.masks[number] for number in numbers) if self.clouds.masks else ()
+        return replace(self, times=times, clouds=replace(self.clouds, masks=masks))
+
 
 @dataclass(frozen=True, slots=True)
 class Date:
