@@ -32,7 +32,7 @@ Read = Callable[[Window], Pixels]
 
 MOST_PIXELS = 2**19  # that are looked at
 LEAST_PIXELS = 100  # that a line or a curve is fitted to
-STRIP = 512  # rows read at once
+STRIP = 2**23  # pixels read at once, in whole rows
 ROUNDS = 60
 SETTLED = 1e-4  # of the canonical correlations
 UNCHANGED = 0.95  # probability from which on a pixel counts as not changed
@@ -140,7 +140,7 @@ def find_radiometry(
     """
     step = sampling_step(shape)
     parts: list[tuple[Floats, Floats]] = []
-    rows = max(step, STRIP // step * step)
+    rows = max(1, STRIP // shape[1] // step) * step
     for row in range(0, shape[0], rows):
         window = Window(row, 0, min(rows, shape[0] - row), shape[1])
         one, two = reference(window), date(window)
