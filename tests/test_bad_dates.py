@@ -140,6 +140,14 @@ def test_option_values(maps: Maps, also: tuple[object, ...], words: tuple[str, .
     maps.refused(also=also, words=words)
 
 
+def test_flags_are_whole_numbers(maps: Maps) -> None:
+    place = {"transform": UTM, "crs": "EPSG:32631", "width": 120, "height": 90}
+    scene = maps.folder / "s_2021.tif"
+    with rasterio.open(scene, "w", "GTiff", dtype="float32", count=1, **place) as raster:
+        raster.write(np.ones((1, 90, 120), np.float32))
+    maps.refused(scene, scene, also=("--qa-band", 1, "--qa-bits", 1), words=("Band 1", "float32", "whole numbers"))
+
+
 def test_pairs_that_do_not_pair(maps: Maps) -> None:
     maps.case.refused(maps.change(maps.one), "two dates or more, not 1")
     maps.case.refused(maps.change(maps.one, maps.two, maps.one, also=("--pairs",)), "an even number", "3")
