@@ -94,7 +94,7 @@ def change_pairs(
     polygons: str | None = None,
     report: str | os.PathLike[str] | None = None,
     references: Sequence[str | os.PathLike[str]] = (),
-    dates: DateOptions | None = None,
+    dates: DateOptions | Sequence[DateOptions] | None = None,
     options: ChangeOptions | None = None,
     reading: SceneOptions | None = None,
     run: RunOptions | None = None,
@@ -110,7 +110,7 @@ def change_pairs(
         polygons: also write polygons of each pair: the suffix of their files, such as .gpkg.
         report: also write one report of all pairs there.
         references: labelled points of each pair.
-        dates: as for `change_files`; times of both dates of every pair.
+        dates: as for `change_files`, of all pairs or of each.
         options: what counts as change.
         reading: what the scenes' files do not say.
         run: as for `segment_file`.
@@ -121,10 +121,13 @@ def change_pairs(
         InputError: there is no pair, or a pair, the model, an option or an output cannot be used.
         GeosegError: reading, computing or writing failed; finished blocks are kept.
     """
+    from geoseg.change.dates import open_dates
     from geoseg.change.run import ChangeOutputs, check_report, compare_dates, pair_name
     from geoseg.models import load_model
 
-    folder, told = Path(folder), _told(dates, options, reading, overwrite)
+    folder = Path(folder)
+    each = list(dates) if isinstance(dates, Sequence) else [dates] * len(pairs)
+    told = [_told(own, options, reading, overwrite) for own in each]
     names = [pair_name(*pair) for pair in pairs]
     if not pairs or len(set(names)) < len(names):
         raise InputError(f"Pairs are one or more, with names of their own, not {', '.join(names) or 'none'}.")
@@ -132,15 +135,20 @@ def change_pairs(
         raise InputError(f"There are {len(pairs)} pairs and {len(references)} files of points; give one for each.")
     if report is not None:
         check_report(Path(report))
+    outputs = [
+        ChangeOutputs(folder / f"{name}.tif", None, None if polygons is None else folder / f"{name}{polygons}")
+        for name in names
+    ]
+    with _made_folder(folder):
+        for pair, own, how in zip(pairs, outputs, told, strict=True):  # what does not fit is told before all computing
+            own.check([Path(path) for path in pair], overwrite=True)
+            open_dates(pair, how.dates, how.reading)
     segment = partial(_segmented_dates, model=load_model(model), run=run, overwrite=overwrite)
     found = []
-    with _made_folder(folder):
-        for number, (pair, name) in enumerate(zip(pairs, names, strict=True)):
-            drawn = None if polygons is None else folder / f"{name}{polygons}"
-            outputs = ChangeOutputs(folder / f"{name}.tif", None, drawn)
-            shown = partial(_of_pair, name, progress or _silent)
-            one = compare_dates(pair, outputs, told, partial(segment, progress=shown), shown)
-            found.append(one.with_areas(references[number]) if references else one)
+    for number, (pair, own) in enumerate(zip(pairs, outputs, strict=True)):
+        shown = partial(_of_pair, names[number], progress or _silent)
+        one = compare_dates(pair, own, told[number], partial(segment, progress=shown), shown)
+        found.append(one.with_areas(references[number]) if references else one)
     if report is not None:
         from geoseg.view.change_report import write_report
 

@@ -140,11 +140,32 @@ def test_option_values(maps: Maps, also: tuple[object, ...], words: tuple[str, .
     maps.refused(also=also, words=words)
 
 
+def test_flags_are_whole_numbers(maps: Maps) -> None:
+    place = {"transform": UTM, "crs": "EPSG:32631", "width": 120, "height": 90}
+    scene = maps.folder / "s_2021.tif"
+    with rasterio.open(scene, "w", "GTiff", dtype="float32", count=1, **place) as raster:
+        raster.write(np.ones((1, 90, 120), np.float32))
+    maps.refused(scene, scene, also=("--qa-band", 1, "--qa-bits", 1), words=("Band 1", "float32", "whole numbers"))
+
+
 def test_pairs_that_do_not_pair(maps: Maps) -> None:
     maps.case.refused(maps.change(maps.one), "two dates or more, not 1")
     maps.case.refused(maps.change(maps.one, maps.two, maps.one, also=("--pairs",)), "an even number", "3")
     twice = (maps.one, maps.two, maps.one, maps.two)
     maps.case.refused(maps.change(*twice, also=("--pairs",)), "names of their own", "lc_2016_to_lc_2020")
+
+
+def test_a_bad_pair_is_told_before_the_others_are_compared(maps: Maps) -> None:
+    far = maps.map("lc_2021.tif", class_map(2), FAR)
+    maps.case.refused(maps.change(maps.one, maps.two, far), "do not overlap")
+
+
+def test_a_pair_that_fails_later_leaves_the_others_as_they_are(maps: Maps) -> None:
+    cloud = maps.map("lc_2021.tif", np.full((90, 120), 255, np.uint8))
+    code, told = maps.change(maps.one, maps.two, cloud)
+    assert code == 2
+    assert "No pixel is known" in told
+    assert (maps.output / "lc_2016_to_lc_2020.tif").is_file()
 
 
 def points(maps: Maps, where: list[tuple[float, float]], classes: list[str]) -> Path:

@@ -142,6 +142,11 @@ def test_several_pairs_are_one_report(
     polygons = gpd.read_file(out / "lc_2010_to_lc_2015.gpkg", layer="polygons")
     assert set(polygons.before_time) == {"2010"}
     assert set(polygons.after_time) == {"2015"}
+    monkeypatch.setattr("sys.argv", [*map(str, given), "--times", "1,2,3.5", "--overwrite"])
+    with pytest.raises(SystemExit):
+        main()
+    figures = json.loads(report.with_suffix(".json").read_text())["pairs"]
+    assert [pair["times"] for pair in figures] == [["1", "2"], ["2", "3.5"]]
 
 
 def test_polygons_of_scenes_say_how_probable_they_are(tmp_path: Path) -> None:

@@ -22,7 +22,16 @@ from geoseg.models.pairs import PairClasses, both_dates, date_bands
 from geoseg.models.receptive import receptive_field
 from geoseg.training.config import TrainConfig
 from geoseg.training.losses import IGNORE
-from geoseg.training.recipes.building_change import CLASSES, edited, edited_scene, synthetic_pair
+from geoseg.training.recipes.building_change import (
+    CLASSES,
+    SURE,
+    SURE_NOT,
+    building_probability,
+    edited,
+    edited_scene,
+    real_pair,
+    synthetic_pair,
+)
 from geoseg.training.samples import ArrayScene
 
 ARGS: dict[str, Any] = {"encoder": "tu-resnet18", "depth": 2, "decoder_channels": [8, 8]}
@@ -170,6 +179,19 @@ def test_what_may_belong_to_a_building_goes_with_it_and_is_not_judged() -> None:
     for own, ids in ((found.before, (0, 2, 4)), (found.after, (0, 2, 3))):
         bright = (own > 200).all(0)
         assert np.isin(found.codes[bright], ids).mean() > 0.98
+
+
+def test_real_dates_are_labelled_where_a_model_is_sure_of_both(shared_data: Path) -> None:
+    """What is not edited is as it was photographed; what the model wavers about is not known."""
+    paths = [shared_data / "california" / f"chico_005_{year}.tif" for year in (2018, 2020)]
+    pair = real_pair((paths[0], paths[1]), np.random.default_rng(0))
+    for path, date in zip(paths, (pair.before, pair.after), strict=True):
+        assert (bands_of(path)[:3] == date).all(0)[np.isin(pair.codes, (1, 2))].mean() > 0.95
+    chance = np.mean([building_probability(path) for path in paths], axis=0)
+    wavering = (chance > SURE_NOT) & (chance < SURE)
+    assert 0 < wavering.mean() < 0.3
+    assert (pair.codes[wavering] == 0).all()
+    assert set(np.unique(pair.codes)) >= {0, 1, 2}
 
 
 def test_it_learns_pairs_by_the_training_command(tmp_path: Path) -> None:

@@ -107,7 +107,7 @@ def test_pixels_come_from_the_whole_scene(monkeypatch: pytest.MonkeyPatch) -> No
     """Strips of any height give the same; where there are many pixels, some are taken everywhere."""
     first, second, _ = two_dates()
     whole = find_radiometry(reads(first), reads(second), first.shape[1:], bands=NAMES, method="mad")
-    monkeypatch.setattr(radiometry, "STRIP", 17)
+    monkeypatch.setattr(radiometry, "STRIP", 17 * 220)
     again = find_radiometry(reads(first), reads(second), first.shape[1:], bands=NAMES, method="mad")
     assert np.allclose([c.gain for c in again.curves], [c.gain for c in whole.curves])
     monkeypatch.setattr(radiometry, "MOST_PIXELS", 6000)
@@ -130,8 +130,18 @@ def test_clouds_are_not_looked_at() -> None:
 def test_dates_that_have_nothing_in_common_are_refused() -> None:
     rng = np.random.default_rng(0)
     one, two = rng.normal(size=(2, 300, 3))
-    with pytest.raises(InputError, match=r"of 300 pixels are alike|does not grow"):
+    with pytest.raises(InputError, match=r"of 300 pixels are alike|No band of one date grows"):
         fit_radiometry(one, -one + 0.1 * two, bands=NAMES, method="mad")
+
+
+def test_a_band_that_went_the_other_way_stays(caplog: pytest.LogCaptureFixture) -> None:
+    """Such as near infrared in another season."""
+    first, second, _ = two_dates()
+    one, two = first.reshape(3, -1).T, second.reshape(3, -1).T.copy()
+    two[:, 2] = 300 - two[:, 2]
+    found = fit_radiometry(one, two, bands=NAMES, method="mad")
+    assert [curve.gain for curve in found.curves] == pytest.approx([1 / GAINS[0], 1 / GAINS[1], 1], rel=0.02)
+    assert "Band blue does not grow" in caplog.text
 
 
 def as_files(folder: Path, every: int = 1) -> tuple[Path, Path]:
@@ -160,6 +170,19 @@ def test_the_file_holds_what_the_arrays_do(tmp_path: Path, method: Any) -> None:
     assert vrt.stat().st_mtime_ns == written
 
 
+def test_nodata_that_only_the_user_states_stays_nodata(tmp_path: Path) -> None:
+    first, second = as_files(tmp_path)
+    for path in (first, second):
+        with rasterio.open(path, "r+") as raster:
+            raster.nodata = None
+    stated = SceneOptions(nodata=0)
+    vrt, _ = match_light(str(first), str(second), tmp_path / "m.vrt", (stated, stated), "mad")
+    whole = Window(0, 0, 200, 220)
+    own, matched = (open_named_reader(str(path), stated).read(whole) for path in (second, vrt))
+    assert np.array_equal(own.valid, matched.valid)
+    assert not own.valid.all()
+
+
 @pytest.mark.parametrize("dtype", ["uint16", "int16", "float32"])
 def test_other_numbers_and_masks_are_kept(tmp_path: Path, dtype: str) -> None:
     first, second = two_dates()[:2]
@@ -183,7 +206,7 @@ def test_other_numbers_and_masks_are_kept(tmp_path: Path, dtype: str) -> None:
 def test_lazy_dates_are_matched_as_files_are(tmp_path: Path) -> None:
     """Change in one light, from files and as xarray; whole scenes are looked at, only when something is asked for."""
     first, second = as_files(tmp_path, 3)
-    run = geoseg.RunOptions(chip=128, block=64)
+    run = geoseg.RunOptions(chip=192, block=128)
     sure = Model(tiny_model().network, tiny_model().card.model_copy(update={"temperature": 0.05}))
     found = geoseg.change_files(first, second, tmp_path / "c.tif", model=sure, dates=MAD, run=run)
     assert found.radiometry is not None

@@ -92,7 +92,7 @@ def write_valid_mask(path: str, number: int, clouds: CloudOptions, grid: Georef,
     if not sources:
         return None
     for source, band in sources:
-        _check(source, band)
+        _check(source, band, flags=source is not mask)
     made_from = digest_of(
         {
             "sources": [open_named_reader(source, SceneOptions()).fingerprint() for source, _ in sources],
@@ -146,7 +146,7 @@ def _valid(
     return valid
 
 
-def _check(source: str, band: int) -> None:
+def _check(source: str, band: int, *, flags: bool) -> None:
     raster: DatasetReader
     try:
         with ignore_not_georeferenced(), rasterio.open(source) as raster:
@@ -155,7 +155,7 @@ def _check(source: str, band: int) -> None:
         raise InputError(f"Cannot open the mask {source}: {error}") from error
     if band > count:
         raise InputError(f"{source} has {count} bands; there is no QA band {band}.")
-    if np.dtype(kind).kind == "f" and band > 1:
+    if flags and np.dtype(kind).kind not in "ui":
         raise InputError(f"Band {band} of {source} holds {kind}; a QA band holds whole numbers.")
 
 

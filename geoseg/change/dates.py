@@ -34,7 +34,7 @@ from geoseg.raster.reader import SceneOptions
 log = logging.getLogger(__name__)
 Kind = Literal["auto", "scenes", "maps"]
 NOTED_PX = 0.5  # shifts beyond this and beyond their spread are worth a warning
-STRIP = 512  # rows looked at at once
+STRIP = 2**23  # pixels looked at at once, in whole rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +63,19 @@ class DateOptions:
     def __post_init__(self) -> None:
         if self.radiometry not in METHODS:
             raise InputError(f"The radiometry of a date is {', '.join(METHODS)}, not {self.radiometry!r}.")
+
+    def of_some(self, numbers: Sequence[int], dates: int) -> DateOptions:
+        """The same for some of so many dates, by their 0-based numbers.
+
+        Raises:
+            InputError: times or masks are not of so many dates.
+        """
+        if self.times is not None and len(self.times) != dates:
+            raise InputError(f"There are {dates} dates and {len(self.times)} times; give one for each.")
+        self.clouds.check(dates)
+        times = None if self.times is None else tuple(self.times[number] for number in numbers)
+        masks = tuple(self.clouds.masks[number] for number in numbers) if self.clouds.masks else ()
+        return replace(self, times=times, clouds=replace(self.clouds, masks=masks))
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,8 +203,9 @@ class Dates:
         """Raise an InputError where no pixel is known on both of two dates; most often the first strip tells."""
         reads = [self._known_of(date) for date in (self.before, self.after)]
         seen, (height, width) = [0, 0], self.grid.shape
-        for row in range(0, height, STRIP):
-            known = [read(Window(row, 0, min(STRIP, height - row), width)) for read in reads]
+        rows = max(1, STRIP // width)
+        for row in range(0, height, rows):
+            known = [read(Window(row, 0, min(rows, height - row), width)) for read in reads]
             if (known[0] & known[1]).any():
                 return
             seen = [total + int(part.sum()) for total, part in zip(seen, known, strict=True)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import NamedTuple
 from xml.sax.saxutils import escape
 
 import numpy as np
@@ -47,6 +48,8 @@ def match_light(
     if not names or kinds[0] != kinds[1]:
         told = [f"{', '.join(reader.bands)} ({reader.dtype})" for reader in (wanted, given)]
         raise InputError(f"Radiometry needs the same bands, stored alike, on both dates: {told[0]} and {told[1]}.")
+    if any(layer.file for layer in given.layers):
+        raise InputError(f"Radiometry needs all bands of {Path(path).name} in one file; put them into a VRT.")
     found = find_radiometry(
         wanted.select(names).read, given.select(names).read, wanted.shape, bands=names, method=method
     )
@@ -55,24 +58,39 @@ def match_light(
     first = wanted.select(names).layers[0]
     with disk_errors("putting dates in one light", vrt.parent.parent):
         vrt.parent.mkdir(parents=True, exist_ok=True)
-        return write_matched(path, vrt, curves, (first.scale, first.offset)), found
+        return write_matched(path, vrt, Relit(curves, first.scale, first.offset, readings[1].nodata)), found
 
 
-def write_matched(path: str | Path, vrt: Path, curves: Mapping[int, Curve], scaling: tuple[float, float]) -> Path:
+class Relit(NamedTuple):
+    """What becomes of the bands of a raster.
+
+    Attributes:
+        curves: by 1-based number of the band; other bands stay as they are.
+        scale: of those bands: value = pixel * scale + offset.
+        offset: see `scale`.
+        nodata: stored value that means "not measured" in those bands; None for what the file says.
+    """
+
+    curves: Mapping[int, Curve]
+    scale: float
+    offset: float
+    nodata: float | None
+
+
+def write_matched(path: str | Path, vrt: Path, relit: Relit) -> Path:
     """A VRT of a raster whose bands went through curves.
 
     Args:
         path: of the raster.
         vrt: the file to write.
-        curves: by 1-based number of the band; other bands stay as they are.
-        scaling: scale and offset of the bands with curves: value = pixel * scale + offset.
+        relit: what becomes of its bands.
 
     Raises:
         GeosegError: the raster cannot be read or the VRT not be written.
     """
     try:
         with ignore_not_georeferenced(), rasterio.open(path) as source:
-            text = "\n".join(_xml(source, Path(path).absolute() if Path(path).exists() else path, curves, scaling))
+            text = "\n".join(_xml(source, Path(path).absolute() if Path(path).exists() else path, relit))
     except (RasterioError, OSError) as error:
         raise GeosegError(f"{path} could not be put in another light: {error}") from error
     if not vrt.is_file() or vrt.read_text(encoding="utf-8") != text:  # a run that goes on finds its file untouched
@@ -80,22 +98,23 @@ def write_matched(path: str | Path, vrt: Path, curves: Mapping[int, Curve], scal
     return vrt
 
 
-def _xml(
-    source: rasterio.DatasetReader, path: str | Path, curves: Mapping[int, Curve], scaling: tuple[float, float]
-) -> Iterator[str]:
+def _xml(source: rasterio.DatasetReader, path: str | Path, relit: Relit) -> Iterator[str]:
     yield f'<VRTDataset rasterXSize="{source.width}" rasterYSize="{source.height}">'
     yield from georeference_xml(Georef(source.shape, source.transform, source.crs))
     for number in source.indexes:
         kind, nodata = source.dtypes[number - 1], source.nodatavals[number - 1]
+        scale, offset = source.scales[number - 1], source.offsets[number - 1]
+        if number in relit.curves:
+            scale, offset = relit.scale, relit.offset
+            nodata = nodata if relit.nodata is None else relit.nodata
         yield f'<VRTRasterBand dataType="{_TYPES[kind]}" band="{number}">'
         if told := source.descriptions[number - 1]:
             yield f"<Description>{escape(told)}</Description>"
         if nodata is not None:
             yield f"<NoDataValue>{nodata!r}</NoDataValue>"
         yield f"<ColorInterp>{_NAMES.get(source.colorinterp[number - 1], 'Undefined')}</ColorInterp>"
-        scale, offset = scaling if number in curves else (source.scales[number - 1], source.offsets[number - 1])
         yield f"<Offset>{offset!r}</Offset><Scale>{scale!r}</Scale>"
-        yield from _source(path, str(number), curves.get(number), np.dtype(kind), nodata)
+        yield from _source(path, str(number), relit.curves.get(number), np.dtype(kind), nodata)
         yield "</VRTRasterBand>"
     if MaskFlags.per_dataset in source.mask_flag_enums[0] and MaskFlags.alpha not in source.mask_flag_enums[0]:
         yield '<MaskBand><VRTRasterBand dataType="Byte">'

@@ -10,6 +10,7 @@ Nothing is found chip by chip: one line or curve for each band comes from pixels
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ from geoseg.errors import InputError
 from geoseg.grid import Window
 from geoseg.raster.reader import Pixels
 
+log = logging.getLogger(__name__)
 Method = Literal["none", "mad", "histogram"]
 METHODS: tuple[Method, ...] = ("none", "mad", "histogram")
 Floats = NDArray[np.float64]
@@ -32,7 +34,7 @@ Read = Callable[[Window], Pixels]
 
 MOST_PIXELS = 2**19  # that are looked at
 LEAST_PIXELS = 100  # that a line or a curve is fitted to
-STRIP = 512  # rows read at once
+STRIP = 2**23  # pixels read at once, in whole rows
 ROUNDS = 60
 SETTLED = 1e-4  # of the canonical correlations
 UNCHANGED = 0.95  # probability from which on a pixel counts as not changed
@@ -59,6 +61,9 @@ class Curve(NamedTuple):
         if math.isnan(self.gain):
             return np.asarray(np.interp(stored, self.at, self.values), np.float64)
         return self.gain * np.asarray(stored, np.float64) + self.offset
+
+
+SAME = Curve(np.array([0.0, 1.0]), np.array([0.0, 1.0]), 1.0, 0.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +145,7 @@ def find_radiometry(
     """
     step = sampling_step(shape)
     parts: list[tuple[Floats, Floats]] = []
-    rows = max(step, STRIP // step * step)
+    rows = max(1, STRIP // shape[1] // step) * step
     for row in range(0, shape[0], rows):
         window = Window(row, 0, min(rows, shape[0] - row), shape[1])
         one, two = reference(window), date(window)
@@ -175,8 +180,15 @@ def fit_radiometry(wanted: Floats, given: Floats, *, bands: tuple[str, ...], met
             f"Only {int(alike.sum())} of {len(wanted):,} pixels are alike on both dates, too few to fit their light; "
             "use histogram, or none."
         )
-    pairs = zip(bands, wanted[alike].T, given[alike].T, strict=True)
-    return Radiometry(method, bands, tuple(_line(*pair) for pair in pairs), len(wanted), int(alike.sum()))
+    lines = [_line(*pair) for pair in zip(wanted[alike].T, given[alike].T, strict=True)]
+    if not any(lines):
+        raise InputError(
+            "No band of one date grows with that of the other where nothing changed; use histogram, or none."
+        )
+    for band, line in zip(bands, lines, strict=True):
+        if line is None:
+            log.warning("Band %s does not grow with that of the other date where nothing changed; it stays.", band)
+    return Radiometry(method, bands, tuple(line or SAME for line in lines), len(wanted), int(alike.sum()))
 
 
 def no_change_probability(one: Floats, two: Floats) -> Floats:
@@ -218,11 +230,11 @@ def _canonical(spread: Floats, bands: int) -> tuple[Floats, Floats, Floats]:
     return np.sqrt(np.clip(squares, 0, 1)), np.asarray(first), np.asarray(second / size)
 
 
-def _line(band: str, wanted: Floats, given: Floats) -> Curve:
-    """By orthogonal regression: both dates are measured with errors."""
+def _line(wanted: Floats, given: Floats) -> Curve | None:
+    """By orthogonal regression, as both dates are measured with errors; None where one does not grow with the other."""
     (xx, xy), (_, yy) = np.cov(given, wanted)
     if not xy > 0:
-        raise InputError(f"Band {band} of one date does not grow with that of the other where nothing changed.")
+        return None
     gain = (yy - xx + math.hypot(yy - xx, 2 * xy)) / (2 * xy)
     offset = float(wanted.mean() - gain * given.mean())
     ends = np.array([given.min(), max(given.max(), given.min() + 1)])

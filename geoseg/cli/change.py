@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -53,7 +52,9 @@ def change(
     from geoseg.change.detect import ChangeOptions
     from geoseg.over_time import change_files, change_pairs
 
-    couples = couples_of(dates, pairs=pairs)
+    numbers = couples_of(len(dates), pairs=pairs)
+    couples = [(dates[before], dates[after]) for before, after in numbers]
+    own = [together.of_some(couple, len(dates)) for couple in numbers]
     points = reference or []
     counts = ChangeOptions(prior, threshold, min_area, min_width)
     with options.progress_bar() as progress:
@@ -69,7 +70,7 @@ def change(
                     polygons=polygons,
                     report=report,
                     reference=points[0] if points else None,
-                    dates=together,
+                    dates=own[0],
                     options=counts,
                     reading=reading,
                     run=run,
@@ -87,7 +88,7 @@ def change(
                 polygons=None if polygons is None else str(polygons),
                 report=report,
                 references=points,
-                dates=together,
+                dates=own,
                 options=counts,
                 reading=reading,
                 run=run,
@@ -97,12 +98,12 @@ def change(
     typer.echo("\n\n".join(_text(summary) for summary in summaries))
 
 
-def couples_of(dates: list[str], *, pairs: bool) -> list[tuple[str, str]]:
-    """Which date is compared with which."""
-    if len(dates) < 2 or (pairs and len(dates) % 2):
+def couples_of(dates: int, *, pairs: bool) -> list[tuple[int, int]]:
+    """Which date is compared with which, by their numbers."""
+    if dates < 2 or (pairs and dates % 2):
         wanted = "an even number of dates" if pairs else "two dates or more"
-        raise InputError(f"Change needs {wanted}, not {len(dates)}.")
-    return list(zip(dates[::2], dates[1::2], strict=True)) if pairs else list(pairwise(dates))
+        raise InputError(f"Change needs {wanted}, not {dates}.")
+    return [(first, first + 1) for first in range(0, dates - 1, 2 if pairs else 1)]
 
 
 def _text(summary: ChangeSummary) -> str:
