@@ -95,9 +95,12 @@ def instances_file(
         InputError: the scene, the model, an option or an output cannot be used; nothing was written.
         GeosegError: reading, computing or writing failed; finished blocks are kept.
     """
+    from geoseg.objects.find import Search
+
     output, told = Path(output), progress or _silent
     ids = None if raster is None else Path(raster)
-    order = _Order.of("instances", scene, model, classes, shape, least_score, reading=reading, run=run)
+    search = Search.of(scene, model, classes, reading=reading, run=run, least_score=least_score)
+    order = _Order.of("instances", search, shape)
     outputs = [*([] if ids is None else [ids, table_path(ids)]), output]
     if is_stamped(output, order.digest) and (ids is None or order.is_written(ids)):
         return InstancesSummary(outputs, up_to_date=True)
@@ -105,7 +108,7 @@ def instances_file(
     if ids is not None:
         order.check_ids(ids, output, overwrite)
     with work_folder(output) as folder:
-        objects = order.search.objects(folder, overwrite=overwrite, progress=told)
+        objects = search.objects(folder, overwrite=overwrite, progress=told)
         smallest = order.shape.min_area_m2
         traced = trace(objects, order.ground, min_area_m2=smallest, progress=partial(told, "trace"))
         outlines = outline(traced, order.ground, order.shape)
@@ -172,11 +175,13 @@ def panoptic_file(
         InputError: the scene, the model, an option or an output cannot be used; nothing was written.
         GeosegError: reading, computing or writing failed; finished blocks are kept.
     """
+    from geoseg.objects.find import Search
     from geoseg.objects.panoptic import VOID, Panoptic, tables_of
 
     output, told = Path(output), progress or _silent
     drawn = None if polygons is None else Path(polygons)
-    order = _Order.of("panoptic", scene, model, things, shape, least_score, reading=reading, run=run)
+    search = Search.of(scene, model, things, reading=reading, run=run, least_score=least_score, with_stuff=True)
+    order = _Order.of("panoptic", search, shape)
     outputs = [*([] if drawn is None else [drawn]), table_path(output), output]
     if order.is_written(output) and (drawn is None or is_stamped(drawn, order.digest)):
         return PanopticSummary(outputs, up_to_date=True)
@@ -184,8 +189,8 @@ def panoptic_file(
     if drawn is not None:
         order.check_polygons(drawn, overwrite)
     with work_folder(output) as folder:
-        objects = order.search.objects(folder, overwrite=overwrite, progress=told)
-        panoptic = Panoptic.of(*order.search.land(folder), objects, order.legend)
+        objects = search.objects(folder, overwrite=overwrite, progress=told)
+        panoptic = Panoptic.of(*search.land(folder), objects, order.legend)
         tables = tables_of(panoptic, order.shape, partial(told, "trace"))
         if drawn is not None:
             write_polygons(tables.polygons, drawn, selections=order.legend.select(), overwrite=True)
@@ -214,22 +219,8 @@ class _Order:
     asked: dict[str, Any]
 
     @classmethod
-    def of(
-        cls,
-        what: Literal["instances", "panoptic"],
-        scene: Scene,
-        model: str | os.PathLike[str] | Model,
-        classes: Sequence[str] | None,
-        shape: OutlineOptions | None,
-        least_score: float,
-        *,
-        reading: SceneOptions | None,
-        run: RunOptions | None,
-    ) -> _Order:
-        from geoseg.objects.find import Search
-
-        shape, stuff = shape or OutlineOptions(), what == "panoptic"
-        search = Search.of(scene, model, classes, reading=reading, run=run, least_score=least_score, with_stuff=stuff)
+    def of(cls, what: Literal["instances", "panoptic"], search: Search, shape: OutlineOptions | None) -> _Order:
+        shape = shape or OutlineOptions()
         order = cls(search, shape, {"what": what, **asdict(shape)})
         shape.check(order.ground)
         return order
