@@ -116,6 +116,24 @@ def test_other_columns_and_another_crs_are_refused(tmp_path: Path, rasters: list
     assert not list(tmp_path.glob("*.geoseg-partial"))
 
 
+def test_edits_of_a_program_that_has_the_file_open_are_kept(tmp_path: Path, rasters: list[Path]) -> None:
+    """QGIS writes to a log beside the file first."""
+    output = tmp_path / "p.gpkg"
+    vectorize_raster(rasters[0], output, FIRST)
+    with closing(sqlite3.connect(output)) as other:
+        other.execute("PRAGMA journal_mode = WAL")
+        other.execute("PRAGMA wal_autocheckpoint = 0")
+        other.execute("CREATE TABLE notes (text)")
+        other.execute("INSERT INTO notes VALUES ('mine')")
+        other.commit()
+        assert output.with_name("p.gpkg-wal").stat().st_size
+        vectorize_raster(rasters[1], output, SECOND)
+    with closing(sqlite3.connect(output)) as database:
+        assert database.execute("SELECT text FROM notes").fetchall() == [("mine",)]
+        assert database.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+    assert {str(date)[:10] for date in layers_of(output)["building"].date} == {"2020-06-30", "2024-06-30"}
+
+
 def test_what_fails_leaves_the_old_file(tmp_path: Path, rasters: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
     output = tmp_path / "p.gpkg"
     vectorize_raster(rasters[0], output, FIRST)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -72,12 +71,24 @@ def append_content(content: Content, path: Path, origin: Origin, folder: Path) -
     """
     with published(path, folder) as temporary:
         if path.exists():
-            shutil.copyfile(path, temporary)
+            _copy(path, temporary)
             there = _layers_of(path)
             for name in set(content.layers).intersection(there):
                 _check_columns(path, name, content)  # again: without a legend the layers were not known before
                 _delete(temporary, name, origin)
         write_geopackage(content, temporary)
+
+
+def _copy(path: Path, temporary: Path) -> None:
+    """Copy a database with what other programs have written but not yet moved from its log into the file."""
+    try:
+        with closing(sqlite3.connect(path)) as database, closing(sqlite3.connect(temporary)) as copy:
+            database.backup(copy)
+            copy.execute("PRAGMA journal_mode = DELETE")
+    except sqlite3.Error as error:
+        raise GeosegError(
+            f"{path} cannot be copied ({error}): close the programs that have it open, and run the same command again."
+        ) from error
 
 
 def _layers_of(path: Path) -> list[str]:

@@ -48,11 +48,9 @@ def made_by(path: Path) -> list[Made]:
             attributes = (pq.read_schema(path).metadata or {}).get(b"PANDAS_ATTRS", b"{}")
             text = json.loads(attributes).get(_KEY, "[]")
         else:
-            layer = pyogrio.list_layers(path)[0, 0]
-            found = pyogrio.read_info(path, layer=layer)
-            text = {**(found["layer_metadata"] or {}), **(found["dataset_metadata"] or {})}.get(_KEY) or (
-                found["layer_metadata"] or {}
-            ).get(_DESCRIPTION, "[]")
+            found = pyogrio.read_info(path, layer=pyogrio.list_layers(path)[0, 0])
+            told = (found["layer_metadata"] or {}) | (found["dataset_metadata"] or {})
+            text = told.get(_KEY) or told.get(_DESCRIPTION, "[]")
         return [Made(**run) for run in json.loads(text)]
     except (OSError, ValueError, TypeError, IndexError, AttributeError, pa.ArrowException, DataSourceError):
         return []
