@@ -6,9 +6,7 @@ Nothing is computed here: scenes are segmented by `segment_file`, and `change` d
 from __future__ import annotations
 
 import os
-import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -16,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from geoseg.errors import InputError
 from geoseg.pipeline import Progress, check_scene, segment_file
-from geoseg.raster.disk import disk_errors
+from geoseg.raster.disk import disk_errors, gone_if_refused
 from geoseg.raster.reader import SceneOptions
 
 if TYPE_CHECKING:  # torch and numba load where they are needed
@@ -139,7 +137,8 @@ def change_pairs(
         ChangeOutputs(folder / f"{name}.tif", None, None if polygons is None else folder / f"{name}{polygons}")
         for name in names
     ]
-    with _made_folder(folder):
+    with gone_if_refused(folder):
+        _make(folder)
         for pair, own, how in zip(pairs, outputs, told, strict=True):  # what does not fit is told before all computing
             own.check([Path(path) for path in pair], overwrite=True)
             open_dates(pair, how.dates, how.reading)
@@ -254,7 +253,8 @@ def stack_files(
     from geoseg.change.series import open_stack, write_stack
 
     folder, told = Path(folder), progress or _silent
-    with _made_folder(folder):
+    with gone_if_refused(folder):
+        _make(folder)
         stack = open_stack(dates, folder, options or DateOptions(), reading or SceneOptions())
         if stack.dates.are_maps:
             return write_stack(stack.job(), folder, overwrite=overwrite, progress=partial(told, "compare"))
@@ -279,18 +279,9 @@ def stack_files(
     return summary
 
 
-@contextmanager
-def _made_folder(folder: Path) -> Iterator[None]:
-    """A folder for outputs; one that was made here goes again when the input turns out to be bad."""
-    made = not folder.exists()
+def _make(folder: Path) -> None:
     with disk_errors("making the folder of the outputs", folder.parent):
         folder.mkdir(parents=True, exist_ok=True)
-    try:
-        yield
-    except InputError:
-        if made:
-            shutil.rmtree(folder, ignore_errors=True)
-        raise
 
 
 def _silent(step: str, done: int, total: int) -> None:

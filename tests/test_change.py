@@ -293,6 +293,27 @@ def test_dates_without_a_change_have_no_polygons(tmp_path: Path, transform: Affi
     assert len(gpd.read_file(tmp_path / "c.gpkg", layer="polygons")) == 0
 
 
+def test_clouds_of_either_date_are_no_change(tmp_path: Path) -> None:
+    """By masks of both dates, of maps and of scenes; the matrix does not count what they hide."""
+    masks = [np.ones((90, 120), np.uint8), np.ones((90, 120), np.uint8)]
+    masks[0][:30], masks[1][:, 100:] = 0, 0
+    paths = [str(write_raster(tmp_path / f"m{i}.tif", mask, UTM)) for i, mask in enumerate(masks)]
+    dates = geoseg.DateOptions(clouds=geoseg.CloudOptions(masks=tuple(paths)))
+    shown = (masks[0] & masks[1]).astype(bool)
+    one, two = class_map(1), class_map(2)
+    maps = [write_raster(tmp_path / f"{i}.tif", values, UTM) for i, values in enumerate((one, two))]
+    found = change_files(*maps, tmp_path / "c.tif", dates=dates)
+    expected = np.where(shown, expected_codes(one, two), 255)
+    assert np.array_equal(read(tmp_path / "c.tif"), expected)
+    assert found.matrix.pixels.sum() == shown.sum()
+    bands = [np.repeat(values[None] * 40, 3, 0).astype(np.uint8) for values in (one, two)]
+    places = {"transform": UTM, "crs": "EPSG:32631"}
+    seen = [write_rgb(tmp_path / f"s{i}.tif", values=values, **places) for i, values in enumerate(bands)]
+    card = tiny_model().card.model_copy(update={"gsd_m": 2.0, "gsd_range_m": (1.0, 4.0)})
+    change_files(*seen, tmp_path / "s.tif", model=Model(tiny_model().network, card), dates=dates)
+    assert np.array_equal(read(tmp_path / "s.tif") != 255, shown)
+
+
 def test_all_cloud_is_refused_with_both_numbers(tmp_path: Path) -> None:
     """On one date, or where each date shows what the other hides; a single pixel suffices."""
     one = class_map(1)

@@ -14,7 +14,7 @@ from affine import Affine
 from builders import read_band, tiny_model, write_rgb
 from numpy.typing import NDArray
 from scene_files import write
-from test_change import UTM, class_map
+from test_change import UTM, class_map, scenes
 from test_vectorize import write_raster
 
 import geoseg
@@ -152,6 +152,20 @@ def test_scenes_are_segmented_as_alone(tmp_path: Path) -> None:
         year = path.stem[2:]
         assert np.array_equal(read_band(tmp_path / "out" / f"{year}.tif"), read_band(tmp_path / "alone.tif"))
     assert [path.name for path in found.outputs[:2]] == ["2000.tif", "2001.tif"]
+
+
+def test_scenes_are_moved_onto_the_first(tmp_path: Path) -> None:
+    one, two = (tmp_path / f"{year}.tif" for year in (2001, 2002))
+    for path, other in zip(scenes(tmp_path, (3.0, -2.0)), (one, two), strict=True):
+        path.rename(other)
+    found = series.open_stack((one, two), tmp_path / "out", geoseg.DateOptions(coregister=True), geoseg.SceneOptions())
+    after = found.dates.after
+    assert after.is_corrected
+    assert after.shift is not None
+    assert (after.shift.rows, after.shift.cols) == pytest.approx((-3, 2), abs=0.2)
+    inside = np.s_[20:-20, 20:-20]
+    first, own, back = (read_band(Path(path))[inside].astype(float) for path in (one, two, after.path))
+    assert np.abs(back - first).mean() < 0.2 * np.abs(own - first).mean()
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from geoseg.change.radiometry import Radiometry
 from geoseg.change.reference import AreaSummary, estimate_from_points
 from geoseg.change.shift import Shift
 from geoseg.errors import InputError
-from geoseg.raster.disk import check_output
+from geoseg.raster.disk import check_output, gone_if_refused
 from geoseg.raster.reader import SceneOptions
 from geoseg.vector.export import check_vector_output
 
@@ -190,8 +190,9 @@ def compare_dates(
     """
     inputs = [Path(path) for path in pair]
     outputs.check(inputs, overwrite=True)
-    dates = open_dates(pair, told.dates, told.reading).on_grid(outputs.folder, ("before", "after"))
-    dates.check_seen_together()
+    with gone_if_refused(outputs.folder):
+        dates = open_dates(pair, told.dates, told.reading).on_grid(outputs.folder, ("before", "after"))
+        dates.check_seen_together()
     job = dates.job(told.change) if dates.are_maps else segment(dates, outputs.folder, told.change)
     kept = outputs  # polygons of posteriors tell how probable they are
     if outputs.polygons is not None and outputs.probability is None and job.is_posterior:

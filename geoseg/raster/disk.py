@@ -121,6 +121,18 @@ def disk_error(doing: str, folder: Path, cause: Exception) -> GeosegError:
     )
 
 
+@contextmanager
+def gone_if_refused(folder: Path) -> Iterator[None]:
+    """A folder that is made inside goes again when the input turns out to be bad."""
+    made = not folder.exists()
+    try:
+        yield
+    except InputError:
+        if made:
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
+
+
 def publish_bytes(path: Path, content: bytes) -> None:
     """Write a file so that a reader, a crash or a power cut finds all of it or none."""
     temporary = path.with_name(f".{uuid.uuid4().hex}.tmp")
