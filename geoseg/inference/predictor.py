@@ -165,18 +165,19 @@ class Predictor:
                 return torch.cat([self.predict(half, normalization, margin=margin) for half in halves])
             return self._in_quarters(chips[0], normalization, margin)
 
-    def see(self, chip: Pixels, normalization: Normalization) -> Seen:
+    def see(self, chip: Pixels, normalization: Normalization, least_score: float) -> Seen:
         """Objects and logits of one chip, on the host, where the network is a detector.
 
         Args:
             chip: pixels as stored and their validity.
             normalization: of the scene's bands.
+            least_score: of objects.
         """
         engine = self.engine
         assert isinstance(engine, TorchEngine)
         batch = torch.from_numpy(normalization(*chip)[None])
         with self._turns:
-            seen = engine.see(batch.to(self.backend.device))
+            seen = engine.see(batch.to(self.backend.device), least_score)
         objects = [type(one)(*(part.cpu() for part in one)) for one in seen.objects]
         return type(seen)(objects, seen.logits.float().cpu())
 

@@ -28,7 +28,7 @@ from geoseg.models.pasting import paint_logits
 
 RATIOS = (0.5, 1.0, 2.0)  # height by width of anchors
 LEAST_OBJECTNESS = 0.05
-LEAST_SCORE = 0.05
+LEAST_SCORE = 0.3  # where none is stated: below a half, an object changes no class
 PRIOR = 0.01  # objectness before training: without counts to end them, few proposals at first (arXiv:1708.02002)
 MANY = 100_000  # in place of a number of proposals or detections that are kept
 
@@ -127,8 +127,14 @@ class Detector(nn.Module):
         self.proposals.score_thresh = 0.0 if mode else LEAST_OBJECTNESS
         return self
 
-    def see(self, chips: Tensor) -> Seen:
-        """Objects and logits of normalized chips (chip, band, height, width)."""
+    def see(self, chips: Tensor, least_score: float = LEAST_SCORE) -> Seen:
+        """Objects and logits of normalized chips (chip, band, height, width).
+
+        Args:
+            chips: as for any network.
+            least_score: objects below it get no mask, which takes most of the time, and are left out.
+        """
+        self.heads.score_thresh = least_score
         features = self.features(chips)
         objects = self.objects(chips, features)
         return Seen(objects, self.logits(features, objects, chips.shape[-2:]))

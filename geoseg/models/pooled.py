@@ -68,10 +68,10 @@ class _Pooled(nn.Module):
     def forward(self, chips: Tensor) -> Tensor:
         return self._finer(self.network(avg_pool2d(chips, self.factor)))
 
-    def see(self, chips: Tensor) -> Seen:
+    def see(self, chips: Tensor, *least_score: float) -> Seen:
         """Objects and logits, where the network is a detector."""
-        see: Callable[[Tensor], Seen] = self.network.see  # type: ignore[assignment]
-        seen = see(avg_pool2d(chips, self.factor))
+        see: Callable[..., Seen] = self.network.see  # type: ignore[assignment]
+        seen = see(avg_pool2d(chips, self.factor), *least_score)
         return type(seen)([one.scaled(self.factor) for one in seen.objects], self._finer(seen.logits))
 
     def _finer(self, logits: Tensor) -> Tensor:

@@ -76,7 +76,7 @@ class Looker:
             core = self.grid.core_window(index).intersection(window)
             if not wanted[core.relative_to(chip).slices].any():
                 continue
-            seen = self.predictor.see(pixels, self.normalization)
+            seen = self.predictor.see(pixels, self.normalization, self.least_score)
             found.pieces.extend(self._pieces(index, seen.objects[0], wanted))
             if found.stuff is not None and found.confidence is not None:
                 part = core.relative_to(chip).slices
