@@ -112,8 +112,8 @@ def test_reference_points_give_areas_with_intervals(tmp_path: Path) -> None:
     page = Page((tmp_path / "r.html").read_text(encoding="utf-8"))
     unchanged = alone.areas()[alone.report.classes.index("unchanged")]
     low, high = unchanged.interval()
-    assert f"{unchanged.value:,.2f}" in page.cells
-    assert f"{low:,.2f} to {high:,.2f}" in page.cells
+    assert f"{unchanged.value:,.4f}" in page.cells
+    assert f"{low:,.4f} to {high:,.4f}" in page.cells
     assert "Estimated from 200 reference points" in page.text
 
 

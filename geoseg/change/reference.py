@@ -186,6 +186,14 @@ class AreaSummary:
     def unit(self) -> str:
         return "px" if self.pixel_m2 is None else "ha"
 
+    @property
+    def digits(self) -> int:
+        """Decimals at which areas are told: whole square metres on a small map."""
+        if self.pixel_m2 is None:
+            return 1
+        total = sum(self.mapped_pixels.values()) * self.pixel_m2
+        return 4 if total < 1e5 else 2 if total < 1e7 else 1
+
     def areas(self) -> tuple[Estimate, ...]:
         """Of the report's classes, in hectares, or in pixels without a CRS."""
         return self.report.areas(1.0 if self.pixel_m2 is None else self.pixel_m2 / 1e4)

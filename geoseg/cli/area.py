@@ -37,7 +37,7 @@ def text_of(summary: AreaSummary, confidence: float) -> str:
     head = f"{'':<{width}}  {'user':>13}  {'producer':>13}  {'area, ' + unit:>25}"
     lines = [
         f"{name:<{width}}  {_pm(users, confidence, 2):>13}  {_pm(producers, confidence, 2):>13}  "
-        f"{_pm(found, confidence, 1):>25}"
+        f"{_pm(found, confidence, summary.digits):>25}"
         for name, users, producers, found in zip(
             report.classes, report.users, report.producers, summary.areas(), strict=True
         )

@@ -187,9 +187,10 @@ class ChangeReport:
         for name, area, users, producers in columns:
             low, high = area.interval()
             mapped = areas.mapped_pixels.get(name, 0) * per_pixel
-            cells = [f"{mapped:,.2f}", f"{area.value:,.2f}", f"{low:,.2f} to {high:,.2f}", _pm(users), _pm(producers)]
+            told = [f"{value:,.{areas.digits}f}" for value in (mapped, area.value, low, high)]
+            cells = [*told[:2], " to ".join(told[2:]), _pm(users), _pm(producers)]
             rows.append(f"<tr><th>{html.escape(name)}</th>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>")
-        told = " ".join(
+        text = " ".join(
             (
                 f"Estimated from {int(report.counts.sum())} reference points (Olofsson et al. 2014, Stehman 2014); "
                 f"overall accuracy {_pm(report.overall)}.",
@@ -197,7 +198,7 @@ class ChangeReport:
             )
         )
         table = f"<table><thead><tr><th></th>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
-        return f"<p>{html.escape(told)}</p>{table}"
+        return f"<p>{html.escape(text)}</p>{table}"
 
     def _maps(self) -> str:
         window = Window(0, 0, *self.dates.grid.shape)
