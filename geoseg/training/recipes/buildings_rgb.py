@@ -1,5 +1,6 @@
-"""Train `buildings-rgb`, a Mask R-CNN: `python -m geoseg...buildings_rgb --data DIR --out DIR --init MODEL`.
+"""Train a Mask R-CNN for buildings, which does not ship (see `benchmarks/RESULTS.md`).
 
+`python -m geoseg.training.recipes.buildings_rgb --data DIR --out DIR --init MODEL`
 Scenes and held-out places are those of `landcover_rgb`: FLAIR and Dubai without zone B and tile 4, and synthetic
 scenes. Objects are the connected parts of the class building. The encoder starts from that of MODEL, which must not
 have seen the held-out places either if they are to be judged. Run again with the same --out to go on; the bundle is
