@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from geoseg.models.export import export_model
     from geoseg.models.find import list_models
     from geoseg.pipeline import change_files, plan_file, pseudo_label, segment_file, vectorize_file
+    from geoseg.prompts.files import prompt_file
+    from geoseg.prompts.segmenter import prompt
     from geoseg.raster.labels import LabelOptions, open_labels
     from geoseg.raster.reader import SceneOptions
     from geoseg.synthetic import SyntheticScene, write_scene
@@ -45,6 +47,8 @@ _HOMES = {
     "evaluate_file": "view.evaluation",
     "train": "view.training",
     "pseudo_label": "pipeline",
+    "prompt": "prompts.segmenter",
+    "prompt_file": "prompts.files",
     "EvaluateOptions": "training.evaluate",
     "EvaluateSummary": "view.evaluation",
     "LabelOptions": "raster.labels",
@@ -82,6 +86,8 @@ __all__ = [
     "evaluate_file",
     "train",
     "pseudo_label",
+    "prompt",
+    "prompt_file",
     "EvaluateOptions",
     "EvaluateSummary",
     "LabelOptions",

@@ -17,6 +17,7 @@ from geoseg.cli import (
     info,
     models,
     plan,
+    prompt,
     pseudo_label,
     sample,
     segment,
@@ -38,6 +39,7 @@ app.command("info")(info.info)
 app.command("plan")(plan.plan)
 app.command("segment")(segment.segment)
 app.command("vectorize")(vectorize.vectorize)
+app.command("prompt")(prompt.prompt)
 app.command("change")(change.change)
 app.command("evaluate")(evaluate.evaluate)
 app.command("train")(train.train)
