@@ -12,7 +12,7 @@ import argparse
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from math import cos, pi
+from math import cos, isnan, pi
 from pathlib import Path
 
 import numpy as np
@@ -218,7 +218,7 @@ class Run:
             self.average.update_parameters(self.network)
             self.step += 1
             self.seconds = time.perf_counter() - started
-            self.loss = loss.item() if self.step == 1 else 0.98 * self.loss + 0.02 * loss.item()
+            self.loss = loss.item() if isnan(self.loss) else 0.98 * self.loss + 0.02 * loss.item()
             yield self.step
 
 
