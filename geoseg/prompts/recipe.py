@@ -57,8 +57,9 @@ FLAIR_KINDS = {"building": (1, 18), "tree_group": (6, 7), "water": (5,), "pool":
 DUBAI_KINDS = {"building": (2,), "tree_group": (4,), "water": (5,)}
 JUDGED = 25  # objects of a kind and place
 LIMITATIONS = (
-    "Trained for less than an hour on two CPU cores, from two regions and synthetic scenes. An object is what one "
-    "label touches of itself there: buildings wall to wall are one, and so are trees whose crowns meet."
+    "Trained for minutes on two CPU cores, from two regions and synthetic scenes: use boxes, as a click alone gives "
+    "little more than a patch around it. An object is what one label touches of itself there: buildings wall to wall "
+    "are one, and so are trees whose crowns meet."
 )
 
 
