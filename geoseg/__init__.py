@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from geoseg.objects.outline import OutlineOptions
     from geoseg.over_time import change_files, change_pairs, stack_files
     from geoseg.pipeline import plan_file, pseudo_label, segment_file, vectorize_file
+    from geoseg.prompts.files import prompt_file
+    from geoseg.prompts.segmenter import prompt
     from geoseg.raster.labels import LabelOptions, open_labels
     from geoseg.raster.reader import SceneOptions
     from geoseg.synthetic import SyntheticScene, write_scene
@@ -59,6 +61,8 @@ _HOMES = {
     "evaluate_objects": "objects.evaluate",
     "train": "view.training",
     "pseudo_label": "pipeline",
+    "prompt": "prompts.segmenter",
+    "prompt_file": "prompts.files",
     "EvaluateOptions": "training.evaluate",
     "EvaluateSummary": "view.evaluation",
     "LabelOptions": "raster.labels",
@@ -105,6 +109,8 @@ __all__ = [
     "evaluate_objects",
     "train",
     "pseudo_label",
+    "prompt",
+    "prompt_file",
     "EvaluateOptions",
     "EvaluateSummary",
     "LabelOptions",

@@ -149,3 +149,22 @@ def test_what_is_no_bundle_is_refused(hub: Hub, tmp_path: Path) -> None:
     hub.commits = {"main": "b" * 40}
     with pytest.raises(InputError, match="of a hub only safetensors are taken"):
         load_model("hf:org/tiny")
+
+
+def test_segment_anything_is_fetched_without_anything_else(hub: Hub) -> None:
+    pytest.importorskip("transformers")
+    from sam_folders import save_sam
+
+    from geoseg.prompts.load import load_network
+
+    folder = save_sam(hub.folder / "org" / "sam" / ("a" * 40))
+    (folder / "modeling.py").write_text("raise SystemExit")
+    assert load_network("hf:org/sam").digest == load_network(folder).digest
+    assert "modeling.py" not in got(hub)
+    with pytest.raises(InputError, match="takes no prompts"):
+        load_network("hf:org/tiny")
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+    hub.commits["main"] = "b" * 40
+    folder.rename(folder.with_name("b" * 40))
+    with pytest.raises(InputError, match=r"no model\.safetensors"):
+        load_network("hf:org/sam")

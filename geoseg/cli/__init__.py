@@ -20,6 +20,7 @@ from geoseg.cli import (
     models,
     panoptic,
     plan,
+    prompt,
     pseudo_label,
     sample,
     segment,
@@ -44,6 +45,7 @@ app.command("segment")(segment.segment)
 app.command("vectorize")(vectorize.vectorize)
 app.command("instances")(instances.instances)
 app.command("panoptic")(panoptic.panoptic)
+app.command("prompt")(prompt.prompt)
 app.command("change")(change.change)
 app.command("stack")(stack.stack)
 app.command("evaluate")(evaluate.evaluate)

@@ -21,6 +21,7 @@ def models(as_json: Annotated[bool, typer.Option("--json", help="Print the whole
         bands = ", ".join(band.name + ("?" if band.optional else "") for band in card.bands)
         low, high = card.gsd_range_m
         typer.echo(f"{name} {card.version}: {card.description}")
-        typer.echo(f"  bands {bands}; {low:g} to {high:g} m; classes {', '.join(card.legend.names)}")
+        answers = "for geoseg prompt" if card.takes_prompts else f"classes {', '.join(card.legend.names)}"
+        typer.echo(f"  bands {bands}; {low:g} to {high:g} m; {answers}")
         for place, scores in card.scores.items():
             typer.echo(f"  {place}: " + ", ".join(f"{what} {value:.2f}" for what, value in scores.items()))

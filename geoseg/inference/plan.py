@@ -114,8 +114,9 @@ class Plan:
 
         Raises:
             InputError: chip and halo leave no core, do not fit the output stride, or the device is missing; or an exact
-                halo is asked for where none is, as the network looks at the whole chip.
+                halo is asked for where none is, as the network looks at the whole chip; or the model takes prompts.
         """
+        card.check_has_classes()
         stride = card.output_stride
         if options.halo == "exact" and not card.position_independent:
             raise InputError(

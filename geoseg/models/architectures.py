@@ -29,6 +29,9 @@ ARCHITECTURES = {
 }
 DETECTORS = ("mask-rcnn", "panoptic-fpn")  # they see objects, and run in torch only
 
+# What takes prompts beside chips, and answers with masks: see `geoseg.prompts`.
+PROMPTABLE = {"promptable": ("promptable", "Promptable")}
+
 
 def build_network(
     name: str, *, bands: int, classes: int, args: dict[str, Any] | None = None, check: bool = True
@@ -47,15 +50,16 @@ def build_network(
     """
     if name == "onnx":
         raise InputError("Architecture 'onnx' is a graph in a bundle, not built; give load_model the bundle's folder.")
-    if name not in ARCHITECTURES:
-        raise InputError(f"Architecture {name!r} is unknown; known are {', '.join(ARCHITECTURES)}, onnx.")
-    module, kind = ARCHITECTURES[name]
+    known = ARCHITECTURES | PROMPTABLE
+    if name not in known:
+        raise InputError(f"Architecture {name!r} is unknown; known are {', '.join(known)}, onnx.")
+    module, kind = known[name]
     try:
         network: nn.Module = getattr(import_module(f"geoseg.models.{module}"), kind)(bands, classes, **(args or {}))
     except (TypeError, KeyError, ValueError, RuntimeError) as error:
         raise InputError(f"Architecture {name!r} cannot be built with {args or {}}: {error}") from error
     network.eval()
-    if check:
+    if check and name in ARCHITECTURES:
         _try_out(network, name, bands)
     return network
 

@@ -6,6 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from geoseg.errors import InputError
 from geoseg.legend import Legend
 
 Positive = Annotated[float, Field(gt=0)]
@@ -112,6 +113,23 @@ class ModelCard(_Strict):
         if len(set(names)) != len(names):
             raise ValueError(f"bands {names} name one band twice")
         return self
+
+    @property
+    def takes_prompts(self) -> bool:
+        """Whether it answers points and boxes with masks, and knows no classes."""
+        return self.architecture.name == "promptable"
+
+    def check_has_classes(self) -> None:
+        """Refuse what tells no classes apart.
+
+        Raises:
+            InputError: it takes prompts.
+        """
+        if self.takes_prompts:
+            raise InputError(
+                f"Model {self.name} takes prompts and knows no classes: use it with geoseg prompt, or choose one that "
+                "geoseg models lists with classes."
+            )
 
     @property
     def exact_halo_px(self) -> int:

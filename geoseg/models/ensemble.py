@@ -38,6 +38,8 @@ def ensemble(models: Source | Sequence[Source], *, views: int = 1) -> Model:
     """
     given = [models] if isinstance(models, Model | str | os.PathLike) else models
     members = [load_model(model) for model in given]
+    for member in members:
+        member.card.check_has_classes()
     if views not in VIEWS:
         raise InputError(f"Views are {', '.join(map(str, VIEWS))}, not {views}.")
     if not members:

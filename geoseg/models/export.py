@@ -64,6 +64,8 @@ def export_model(
     if to not in FORMATS:
         raise InputError(f"Format {to!r} is unknown; known are {', '.join(FORMATS)}.")
     model, folder = load_model(source), Path(folder)
+    if to != BUNDLE:
+        model.card.check_has_classes()
     if isinstance(model.network, OnnxNetwork) and to != BUNDLE:
         raise InputError(f"{model.card.name} is an ONNX graph already, {model.network.path}; use it as it is.")
     if model.card.architecture.name in DETECTORS and to != BUNDLE:

@@ -11,6 +11,8 @@ import os
 import re
 import urllib.error
 import urllib.request
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from geoseg.errors import GeosegError, InputError
@@ -20,6 +22,10 @@ from geoseg.raster.remote import TIMEOUT_S
 
 ENDPOINT = "https://huggingface.co"
 NAME = re.compile(re.escape(HUB) + r"(?P<repo>\w[\w.-]*/\w[\w.-]*)(@(?P<revision>\w[\w./-]*))?")
+
+
+class MissingFile(InputError):
+    """The hub has the repository, and a file is not in it."""
 
 
 def fetch(name: str) -> Path:
@@ -32,10 +38,7 @@ def fetch(name: str) -> Path:
         InputError: the name is no such name, or the hub has no such bundle.
         GeosegError: the hub cannot be reached, and the bundle is not in the cache.
     """
-    match = NAME.fullmatch(name)
-    if match is None:
-        raise InputError(f"Model {name!r} is no name on a hub; expected {HUB}org/name or {HUB}org/name@revision.")
-    hub = os.environ.get("HF_ENDPOINT", "").rstrip("/") or ENDPOINT
+    match, hub = _named(name), _hub()
     is_near = _is_reachable(hub)
     folder = _file(hub, match["repo"], CARD, match["revision"], is_near=is_near).parent
     card = load_card(folder)
@@ -46,6 +49,40 @@ def fetch(name: str) -> Path:
     if card.weights_sha256 is not None:
         _file(hub, match["repo"], WEIGHTS, folder.name, is_near=is_near)  # of the same commit
     return folder
+
+
+def fetch_files(name: str, needed: Sequence[str], *, maybe: Sequence[str] = ()) -> Path:
+    """The folder of a model that is no bundle, with the files that are named and nothing else.
+
+    Args:
+        name: as for `fetch`.
+        needed: files without which it is no such model.
+        maybe: files that it may lack.
+
+    Raises:
+        InputError: the name is no such name, or the hub has no such model.
+        GeosegError: the hub cannot be reached, and a file is not in the cache.
+    """
+    match, hub = _named(name), _hub()
+    is_near = _is_reachable(hub)
+    folder = _file(hub, match["repo"], needed[0], match["revision"], is_near=is_near).parent
+    for file in needed[1:]:
+        _file(hub, match["repo"], file, folder.name, is_near=is_near)
+    for file in maybe if is_near else ():
+        with suppress(MissingFile):
+            _file(hub, match["repo"], file, folder.name, is_near=is_near)
+    return folder
+
+
+def _named(name: str) -> re.Match[str]:
+    match = NAME.fullmatch(name)
+    if match is None:
+        raise InputError(f"Model {name!r} is no name on a hub; expected {HUB}org/name or {HUB}org/name@revision.")
+    return match
+
+
+def _hub() -> str:
+    return os.environ.get("HF_ENDPOINT", "").rstrip("/") or ENDPOINT
 
 
 def _file(hub: str, repo: str, file: str, revision: str | None, *, is_near: bool) -> Path:
@@ -64,7 +101,7 @@ def _file(hub: str, repo: str, file: str, revision: str | None, *, is_near: bool
             f"a mirror; or copy {CARD} and {WEIGHTS} from {hub}/{repo} into a folder and give its path."
         ) from error
     except errors.EntryNotFoundError as error:
-        raise InputError(
+        raise MissingFile(
             f"{hub} has no {file} in {at}: that is no bundle; geoseg export --to bundle makes one."
         ) from error
     except errors.RevisionNotFoundError as error:

@@ -16,7 +16,6 @@ from geoseg.models.find import CARD, ONNX_FILE, WEIGHTS
 ITEM = "item.json"
 MLM = "https://stac-extensions.github.io/mlm/v1.5.0/schema.json"
 NAME = re.compile(r"[a-zA-Z][a-zA-Z0-9_.\-\s]+[a-zA-Z0-9]")
-TASKS = ["semantic-segmentation"]
 FILES = {
     WEIGHTS: ("application/vnd.safetensors", "PyTorch", "safetensors.torch.save_file"),
     ONNX_FILE: ("application/onnx", "ONNX", "onnx.save"),
@@ -62,6 +61,10 @@ def network_file(card: ModelCard) -> str:
     return CARD if card.weights_sha256 is None else WEIGHTS
 
 
+def _tasks(card: ModelCard) -> list[str]:
+    return ["instance-segmentation" if card.takes_prompts else "semantic-segmentation"]
+
+
 def _properties(card: ModelCard, framework: str) -> dict[str, Any]:
     made_with = dict(card.architecture.args)
     return {
@@ -75,7 +78,7 @@ def _properties(card: ModelCard, framework: str) -> dict[str, Any]:
         "bands": _bands(card),  # which MLM asks for here
         "mlm:name": card.name if NAME.fullmatch(card.name) else f"geoseg {card.name}".rstrip("_.-"),
         "mlm:architecture": card.architecture.name,
-        "mlm:tasks": TASKS,
+        "mlm:tasks": _tasks(card),
         "mlm:framework": framework,
         "mlm:input": [_input(card)],
         "mlm:output": [_output(card)],
@@ -114,7 +117,7 @@ def _output(card: ModelCard) -> dict[str, Any]:
     return {
         "name": "logits",
         "description": "One channel for each class, in this order.",
-        "tasks": TASKS,
+        "tasks": _tasks(card),
         "result": {
             "shape": [-1, len(card.legend.classes), side, side],
             "dim_order": ["batch", "class", "height", "width"],

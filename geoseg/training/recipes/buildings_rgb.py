@@ -1,8 +1,8 @@
 """Train a Mask R-CNN for buildings, which does not ship (see `benchmarks/RESULTS.md`).
 
-`python -m geoseg.training.recipes.buildings_rgb --data DIR --out DIR --start MODEL`: MODEL gives the encoder; it must not
-have seen the held-out places either if they are to be judged. Scenes and held-out places are those of `landcover_rgb`.
-Objects are the connected parts of the class building.
+`python -m geoseg.training.recipes.buildings_rgb --data DIR --out DIR --start MODEL`: MODEL gives the encoder; it must
+not have seen the held-out places either if they are to be judged. Scenes and held-out places are those of
+`landcover_rgb`. Objects are the connected parts of the class building.
 """
 
 from __future__ import annotations
