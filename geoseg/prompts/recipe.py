@@ -91,8 +91,8 @@ def main() -> None:
             run.save(args.out / "last.pt")
     run.save(args.out / "last.pt")
     found = publish(run.judged, run.step, args.synthetic, args.data, args.out / "prompt-rgb")
-    told = [line for place, judged in found.items() for line in rows(place, judged)]
-    (args.out / "held_out.md").write_text("\n".join([HEADER, *told]) + "\n", encoding="utf-8")
+    lines = [line for place, judged in found.items() for line in rows(place, judged)]
+    (args.out / "held_out.md").write_text("\n".join([HEADER, *lines]) + "\n", encoding="utf-8")
 
 
 def publish(network: Promptable, steps: int, synthetic: int, data: Path, folder: Path) -> dict[str, list[Judged]]:
