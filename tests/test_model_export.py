@@ -286,7 +286,8 @@ def check_item(item: dict[str, Any]) -> None:
     assert told["start_datetime"] < told["end_datetime"]
     assert {key for key in told if key.startswith("mlm:")} <= {f"mlm:{name}" for name in ALLOWED}
     assert re.fullmatch(r"[a-zA-Z][a-zA-Z0-9_.\-\s]+[a-zA-Z0-9]", told["mlm:name"])
-    assert told["mlm:tasks"] == ["semantic-segmentation"]
+    is_promptable = told["mlm:architecture"] == "promptable"
+    assert told["mlm:tasks"] == ["instance-segmentation" if is_promptable else "semantic-segmentation"]
     for each, inside, axis in ((told["mlm:input"][0], "input", "bands"), (told["mlm:output"][0], "result", "class")):
         assert each["name"]
         assert each[inside]["dim_order"] == ["batch", axis, "height", "width"]
