@@ -15,7 +15,7 @@ test: $(VENV)/.installed-test
 	"$(VENV)/bin/ruff" check .
 	"$(VENV)/bin/ruff" format --check .
 	"$(VENV)/bin/mypy"
-	"$(VENV)/bin/pytest" -q
+	"$(VENV)/bin/pytest" -q -n auto --maxprocesses 4
 
 clean:
 	rm -rf "$(VENV)" demo build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
