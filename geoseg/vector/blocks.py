@@ -8,14 +8,11 @@ and need only the outermost pixels on both sides of each border: those are kept.
 
 from __future__ import annotations
 
-import os
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import NamedTuple, Self, TypeVar
+from typing import NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,16 +20,11 @@ from rasterio.errors import RasterioError
 
 from geoseg.errors import BlockError, GeosegError, InputError
 from geoseg.grid import Window
+from geoseg.vector.threads import THREADS, in_threads
 from geoseg.vector.trace import BACKGROUND, BlockTrace, trace_block
-
-THREADS = min(4, os.cpu_count() or 1)
-"""Blocks traced at once: each costs memory, and joining takes its time on one core."""
 
 Progress = Callable[[int, int], None]
 """Called after each block with the pixels done and the pixels of the raster."""
-
-Given = TypeVar("Given")
-Result = TypeVar("Result")
 
 
 class BlockPixels(NamedTuple):
@@ -139,22 +131,6 @@ def trace_blocks(
             yield lone.inner
         alone.append(lone._replace(inner=None))
     yield from trace_seams(alone, blocks.shape)
-
-
-def in_threads(work: Callable[[Given], Result], given: Iterable[Given], threads: int) -> Iterator[Result]:
-    """Results in order, a few at a time in the making."""
-    waiting: deque[Future[Result]] = deque()
-    with ThreadPoolExecutor(threads) as pool:
-        try:
-            for one in given:
-                waiting.append(pool.submit(work, one))
-                if len(waiting) > threads:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
-            for future in waiting:
-                future.cancel()
 
 
 def trace_alone(pixels: BlockPixels, window: Window, shape: tuple[int, int]) -> LoneTrace:

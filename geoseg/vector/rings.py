@@ -10,7 +10,7 @@ and one outside, so the two passages are of different rings and the polygon is v
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, Self
 
 import numpy as np
@@ -20,7 +20,10 @@ from numpy.typing import NDArray
 
 from geoseg.vector.join import Chains, Coverage, Lines, concatenate_chains, sort_ends
 from geoseg.vector.kernels import compiled
+from geoseg.vector.threads import THREADS, in_threads
 from geoseg.vector.trace import Arcs
+
+ALONE = 100_000  # points that are worth a thread
 
 
 @dataclass(frozen=True)
@@ -64,12 +67,19 @@ class Rings:
 
     def polygons(self, transform: Affine, which: NDArray[np.int64] | None = None) -> NDArray[np.object_]:
         """Polygons of some components, or of all, in that order: shells counter-clockwise after the transform."""
-        chains, offsets = self.chains, self.offsets
-        if which is not None:
-            sizes = np.diff(offsets)[which]
-            offsets = np.concatenate([[0], np.cumsum(sizes)])
-            rings = np.arange(offsets[-1]) + np.repeat(self.offsets[which] - offsets[:-1], sizes)
-            chains = _picked(chains, rings)
+        which = np.arange(self.offsets.size - 1) if which is None else which
+        ends = np.cumsum(self.points[which])
+        if not ends.size or ends[-1] < 2 * ALONE:
+            return self._drawn(transform, which)
+        shares = np.searchsorted(ends, np.linspace(0, ends[-1], THREADS + 1)[1:-1])
+        parts = in_threads(partial(self._drawn, transform), np.split(which, shares), THREADS)
+        return np.concatenate(list(parts))
+
+    def _drawn(self, transform: Affine, which: NDArray[np.int64]) -> NDArray[np.object_]:
+        sizes = np.diff(self.offsets)[which]
+        offsets = np.concatenate([[0], np.cumsum(sizes)])
+        rings = np.arange(offsets[-1]) + np.repeat(self.offsets[which] - offsets[:-1], sizes)
+        chains = _picked(self.chains, rings)
         drawn = concatenate_chains(self.lines, chains, False)
         # Rows count downwards: the component on the left is counter-clockwise only if the transform mirrors.
         coordinates = _placed(drawn.points, drawn.offsets, tuple(transform)[:6], transform.determinant > 0)

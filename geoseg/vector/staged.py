@@ -14,12 +14,10 @@ from geoseg.grid import Window
 from geoseg.raster.blocks import Block, BlockLayout, BlockWriter
 from geoseg.raster.staging import Staging
 from geoseg.vector.blocks import (
-    THREADS,
     BlockPixels,
     LoneTrace,
     Progress,
     block_errors,
-    in_threads,
     trace_alone,
     trace_seams,
 )
@@ -28,6 +26,7 @@ from geoseg.vector.job import VectorJob
 from geoseg.vector.levels import Levels
 from geoseg.vector.runs import Components
 from geoseg.vector.sources import Source, SourcePixels
+from geoseg.vector.threads import THREADS, in_threads
 from geoseg.vector.trace import Arcs, BlockTrace, Borders
 
 LAYER = "traces.npz"
