@@ -27,7 +27,8 @@ from geoseg.cli import main
 from geoseg.errors import InputError
 from geoseg.inference import Backend, Predictor
 from geoseg.legend import LANDCOVER, Legend
-from geoseg.models import CardBand, Model, ensemble, load_model
+from geoseg.models import CardBand, Model, load_model
+from geoseg.models.ensemble import ensemble
 
 CHIPS = torch.randn(2, 3, 64, 48, generator=torch.Generator().manual_seed(0))
 Turn = Callable[[NDArray[np.float32]], NDArray[np.float32]]

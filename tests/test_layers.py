@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -116,3 +117,11 @@ def test_every_public_name_is_there() -> None:
 def test_an_unknown_name_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="no_such_name"):
         geoseg.no_such_name  # noqa: B018
+
+
+@pytest.mark.parametrize("package", ["geoseg", "geoseg.models", "geoseg.inference", "geoseg.change", "geoseg.prompts"])
+def test_no_lazy_name_is_that_of_a_module(package: str) -> None:
+    """Importing the module would put it in the place of what has its name."""
+    folder = ROOT.joinpath(*package.split(".")[1:])
+    modules = {path.stem for path in folder.glob("*.py")} | {path.parent.name for path in folder.glob("*/__init__.py")}
+    assert not modules & set(importlib.import_module(package).__all__)

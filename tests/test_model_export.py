@@ -30,13 +30,13 @@ from geoseg.models import (
     CardBand,
     Model,
     ModelCard,
-    ensemble,
     export_model,
     list_models,
     load_card,
     load_model,
     stac_item,
 )
+from geoseg.models.ensemble import ensemble
 from geoseg.models.export import FORMATS
 from geoseg.models.receptive import is_position_independent
 

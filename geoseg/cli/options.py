@@ -256,7 +256,7 @@ def model_of(names: list[str], views: int) -> str | Model:
     """The model that a run uses: a name, or an ensemble."""
     if len(names) == 1 and views == 1:
         return names[0]
-    from geoseg.models import ensemble
+    from geoseg.models.ensemble import ensemble
 
     return ensemble(names, views=views)
 

@@ -12,7 +12,6 @@ from geoseg.models.stac import stac_item
 if TYPE_CHECKING:
     from geoseg.models.architectures import ARCHITECTURES, build_network
     from geoseg.models.bundle import Model, load_model, save_model
-    from geoseg.models.ensemble import ensemble
     from geoseg.models.export import export_model
     from geoseg.models.onnx import OnnxNetwork
     from geoseg.models.onnx_graph import onnx_digest
@@ -26,7 +25,6 @@ __all__ = [
     "OnnxNetwork",
     "TrainingData",
     "build_network",
-    "ensemble",
     "export_model",
     "find_model",
     "list_models",
@@ -45,7 +43,6 @@ __getattr__ = getattr_of(
         "Model": "bundle",
         "load_model": "bundle",
         "save_model": "bundle",
-        "ensemble": "ensemble",
         "export_model": "export",
         "OnnxNetwork": "onnx",
         "onnx_digest": "onnx_graph",

@@ -57,9 +57,9 @@ FLAIR_KINDS = {"building": (1, 18), "tree_group": (6, 7), "water": (5,), "pool":
 DUBAI_KINDS = {"building": (2,), "tree_group": (4,), "water": (5,)}
 JUDGED = 25  # objects of a kind and place
 LIMITATIONS = (
-    "Trained for minutes on two CPU cores, from two regions and synthetic scenes: use boxes, as a click alone gives "
-    "little more than a patch around it. An object is what one label touches of itself there: buildings wall to wall "
-    "are one, and so are trees whose crowns meet."
+    "Trained for less than an hour on two CPU cores, from two regions and synthetic scenes: boxes give the best "
+    "outlines, a click alone half of an object. An object is what one label touches of itself there: buildings wall to "
+    "wall are one, and so are trees whose crowns meet."
 )
 
 
@@ -115,7 +115,7 @@ def card(steps: int, synthetic: int) -> ModelCard:
     first = load_model(START).card
     return ModelCard(
         name="prompt-rgb",
-        version="1",
+        version="2",
         description=(
             f"Objects of RGB imagery of 0.05 to 1.2 m from points and boxes. A small network in the manner of Segment "
             f"Anything, {steps:,} steps from {START} {first.version}. Scores are mean IoU of objects of places that "
