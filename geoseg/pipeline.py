@@ -18,10 +18,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from geoseg.errors import InputError
-from geoseg.grid import Block
 from geoseg.raster.cog import Layer, is_current, write_cog
 from geoseg.raster.disk import check_disk_space, check_output, work_folder
-from geoseg.raster.staging import BlockLayout, Staging, canonical_json, digest_of, discard_leftovers
+from geoseg.raster.staging import Staging, canonical_json, digest_of, discard_leftovers
 
 if TYPE_CHECKING:  # torch and numba load where they are needed
     from geoseg.inference.job import BlockSink, Job, Scene
@@ -421,7 +420,7 @@ def _segment(
     job: Job, layers: list[Layer], run: RunOptions, overwrite: bool, progress: Progress, also: BlockSink | None
 ) -> RunSummary:
     from geoseg.inference.job import SegmentBlock
-    from geoseg.inference.run import run_blocks
+    from geoseg.inference.remaining import compute_remaining
     from geoseg.inference.seams import Seams
 
     started = time.perf_counter()
@@ -431,26 +430,7 @@ def _segment(
         layers[-1].path, job.parts, layout, machine=job.machine, overwrite=overwrite, store=run.staging
     ) as staging:
         task = SegmentBlock(job.reader, job.segmenter, staging.writer(), job.aoi, also)
-        kept = staging.done()
-        done = _pixels(layout, kept)
-
-        def finished(block: Block, process: int) -> None:
-            nonlocal done
-            done += block.window.area
-            summary.blocks[process] += 1
-            progress("segment", done, job.extent.area)
-
-        progress("segment", done, job.extent.area)
-        remaining = list(job.remaining(kept))
-        if remaining:
-            run_blocks(
-                task,
-                remaining,
-                workers=min(run.workers, len(remaining)),
-                finished=finished,
-                scheduler=run.scheduler,
-                backend=job.plan.backend,
-            )
+        summary.blocks += compute_remaining(job, staging, task, run, partial(progress, "segment"))
         summary.seconds["segment"] = time.perf_counter() - started
         summary.seams = Seams.of_notes(staging.notes().values())
         measured = {"GEOSEG_SEAMS": canonical_json(summary.seams.to_tag())}
@@ -478,10 +458,6 @@ def _warn_of_seams(job: Job, seams: Seams) -> None:
         seams.largest_difference,
         remedy,
     )
-
-
-def _pixels(layout: BlockLayout, blocks: set[tuple[int, int]]) -> int:
-    return sum(layout.window(block).area for block in blocks)
 
 
 def _files_of(job: Job) -> list[str]:

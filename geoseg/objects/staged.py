@@ -9,17 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from geoseg.grid import Block
 from geoseg.inference.job import Job
 from geoseg.inference.plan import RunOptions
+from geoseg.inference.remaining import Progress, compute_remaining
 from geoseg.raster.blocks import BlockLayout
 from geoseg.raster.cog import Layer, is_current, write_cog
 from geoseg.raster.staging import BlockWriter, Staging, digest_of
 
 if TYPE_CHECKING:
     from geoseg.inference.run import BlockTask
-
-Progress = Callable[[int, int], None]  # pixels done and pixels in all
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,30 +54,11 @@ def computed(
     Raises:
         GeosegError: reading, computing or writing failed; finished blocks are kept.
     """
-    from geoseg.inference.run import run_blocks  # distributed takes a second to import
-
-    layout, run = orders.layout, orders.run
+    run = orders.run
     with Staging.open(
-        orders.output, orders.parts, layout, machine=job.machine, overwrite=orders.overwrite, store=run.staging
+        orders.output, orders.parts, orders.layout, machine=job.machine, overwrite=orders.overwrite, store=run.staging
     ) as staging:
-        kept = staging.done()
-        done = sum(layout.window(block).area for block in kept)
-        progress(done, job.extent.area)
-
-        def finished(block: Block, process: int) -> None:
-            nonlocal done
-            done += block.window.area
-            progress(done, job.extent.area)
-
-        if remaining := list(job.remaining(kept)):
-            run_blocks(
-                task_of(staging.writer()),
-                remaining,
-                workers=min(run.workers, len(remaining)),
-                finished=finished,
-                scheduler=run.scheduler,
-                backend=job.plan.backend,
-            )
+        compute_remaining(job, staging, task_of(staging.writer()), run, progress)
         yield staging
         staging.discard()
 

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from geoseg.grid import Block, Window
 from geoseg.inference.job import Job
 from geoseg.inference.plan import RunOptions
+from geoseg.inference.remaining import compute_remaining
 from geoseg.inference.segment import Segmenter
 from geoseg.raster.cog import write_cog
 from geoseg.raster.labels import UNLABELLED
@@ -114,8 +115,6 @@ def predicted(job: Job, labels: AreaLabels, orders: Orders, progress: Callable[[
     Raises:
         GeosegError: reading, computing or writing failed; finished blocks are kept.
     """
-    from geoseg.inference.run import run_blocks  # distributed takes a second to import
-
     layout = replace(job.layout, layers={"landcover": 1})
     run = orders.run
     with Staging.open(
@@ -123,24 +122,7 @@ def predicted(job: Job, labels: AreaLabels, orders: Orders, progress: Callable[[
     ) as staging:
         share = min(1.0, SAMPLE / max(1, orders.labelled))
         task = PredictBlock(job.reader, job.segmenter, staging.writer(), labels, orders.told_apart, share)
-        kept = staging.done()
-        done = sum(layout.window(block).area for block in kept)
-        progress(done, job.extent.area)
-
-        def finished(block: Block, process: int) -> None:
-            nonlocal done
-            done += block.window.area
-            progress(done, job.extent.area)
-
-        if remaining := list(job.remaining(kept)):
-            run_blocks(
-                task,
-                remaining,
-                workers=min(run.workers, len(remaining)),
-                finished=finished,
-                scheduler=run.scheduler,
-                backend=job.plan.backend,
-            )
+        compute_remaining(job, staging, task, run, progress)
         layer = landcover_layer(orders.output, job.model.card.legend, job.tags)
         write_cog(staging, layer, job.georef, threads=os.cpu_count() or 1)
         yield _believed(staging.notes(), job, Cells(labels.extent, orders.cell_px), orders.told_apart)
