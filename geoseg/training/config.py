@@ -195,6 +195,7 @@ class AugmentConfig(_Strict):
 
     Attributes:
         scale: chips are drawn at the scenes' resolution times or divided by up to this.
+        mix: share of chips with a rectangle of another chip, and its labels, in them (CutMix).
     """
 
     scale: Annotated[float, Field(ge=1, le=4)] = 1.25
@@ -208,6 +209,7 @@ class AugmentConfig(_Strict):
     blur: Share = 0.2
     noise: NotNegative = 0.03
     shadow: Share = 0.0
+    mix: Share = 0.0
 
 
 class RunConfig(_Strict):

@@ -93,11 +93,13 @@ def with_anchors(
     """The config of a detector with anchors for the objects of the labels, where it states none.
 
     Raises:
-        InputError: there are scenes without labels, from which a detector does not learn.
+        InputError: there are scenes without labels, or chips are mixed, from which a detector does not learn.
     """
     name, args = config.architecture.name, config.architecture.args
     if config.unlabelled is not None:
         raise InputError(f"A {name} does not learn from scenes without labels; leave unlabelled out.")
+    if config.augment.mix:
+        raise InputError(f"Rectangles of other chips cut objects, which a {name} learns from; leave augment.mix out.")
     if "anchors_px" in args:
         return config
     assert isinstance(network, Detector)

@@ -30,7 +30,7 @@ from geoseg.training.config import SceneSource, UnlabelledConfig
 from geoseg.training.losses import IGNORE
 from geoseg.training.samples import Samples, read_reflected
 from geoseg.training.scenes import LabelCells, ReaderScene, regions_of, scale_of, survey
-from geoseg.training.task import SegmentationTask
+from geoseg.training.task import SegmentationTask, mixed
 
 COARSEST = 2.0  # pixels of the coarsest labelled scene; what is coarser shows less than the network is to see
 RAMP = 5.0  # how slowly the weight rises at first
@@ -153,7 +153,8 @@ class ConsistencyTask(SegmentationTask):
         (pixels, labels), (weak, strong, counts) = batch
         self.begin_step(pixels)
         answers = self.answers(weak, counts)
-        strong, answers, counts = self.mixed(strong, answers, counts)
+        pixels, labels = mixed(self.mix, pixels, labels)
+        strong, answers, counts = mixed(self.stated.mix, strong, answers, counts)
         logits = self.network(self.normalized(torch.cat([pixels, strong])))
         supervised = self.checked(logits[: len(pixels)], labels)
         known = (counts != IGNORE).sum().clamp(min=1)
@@ -171,23 +172,6 @@ class ConsistencyTask(SegmentationTask):
         probability, channel = spread.max(1)
         sure = (probability >= self.stated.threshold) & (counts != IGNORE)
         return torch.where(sure, channel, IGNORE)
-
-    def mixed(self, strong: Tensor, *maps: Tensor) -> tuple[Tensor, ...]:
-        """Some chips with a rectangle of the chip before them, in pixels and in maps (sample, height, width).
-
-        The rectangle's share of the chip is drawn uniformly, as in CutMix.
-        """
-        count, (height, width) = len(strong), strong.shape[-2:]
-        some, share, row, col = torch.rand(4, count, 1, 1)
-        side = (1 - share).sqrt()
-        rows, cols = torch.arange(height)[:, None] / height, torch.arange(width) / width
-        top, left = row * (1 - side), col * (1 - side)
-        inside = (rows >= top) & (rows < top + side) & (cols >= left) & (cols < left + side)
-        foreign = (inside & (some < self.stated.mix)).to(strong.device)
-        return (
-            torch.where(foreign[:, None], strong.roll(1, 0), strong),
-            *(torch.where(foreign, one.roll(1, 0), one) for one in maps),
-        )
 
 
 def ramp(step: int, steps: int) -> float:

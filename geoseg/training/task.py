@@ -56,6 +56,7 @@ class SegmentationTask(LightningModule):
         std: one per band.
         fitted: which weights are fitted, and how fast.
         average: share of the average that each step keeps; less in the first steps.
+        mix: share of chips with a rectangle of another chip in them.
         seed: of what the network draws (dropout), step by step.
         told: what sample of the training a number stands for.
     """
@@ -73,6 +74,7 @@ class SegmentationTask(LightningModule):
         std: Sequence[float],
         fitted: Fitted | None = None,
         average: float = 0.995,
+        mix: float = 0.0,
         seed: int = 0,
         told: Callable[[int], str] | None = None,
     ) -> None:
@@ -81,7 +83,7 @@ class SegmentationTask(LightningModule):
         self.average = AveragedModel(network, multi_avg_fn=_average(average), use_buffers=True)
         self.losses = nn.ModuleList([loss for _, loss in losses])
         self.loss_weights = [weight for weight, _ in losses]
-        self.schedule, self.fitted, self.seed = schedule, fitted or Fitted(), seed
+        self.schedule, self.fitted, self.mix, self.seed = schedule, fitted or Fitted(), mix, seed
         self.told = told or (lambda number: f"sample {number}")
         self.register_buffer("mean", torch.tensor(mean)[:, None, None])
         self.register_buffer("std", torch.tensor(std)[:, None, None])
@@ -101,6 +103,7 @@ class SegmentationTask(LightningModule):
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         pixels, labels = batch
         self.begin_step(pixels)
+        pixels, labels = mixed(self.mix, pixels, labels)
         total = self.checked(self.network(self.normalized(pixels)), labels)
         self.log("loss", total, prog_bar=True)
         return total
@@ -162,6 +165,29 @@ class SegmentationTask(LightningModule):
         else:
             where = f"for the samples {first} to {first + self._batch - 1} together; try a lower learning rate"
         return NotFinite(f"The {what} is {value.item()} at step {self.global_step}, {where}.")
+
+
+def mixed(share: float, chips: Tensor, *maps: Tensor) -> tuple[Tensor, ...]:
+    """Some chips with a rectangle of the chip before them, in pixels and in maps (CutMix; Yun et al. 2019).
+
+    Args:
+        share: of the chips.
+        chips: (sample, band, height, width).
+        maps: each (sample, height, width).
+    """
+    if not share:
+        return chips, *maps
+    count, (height, width) = len(chips), chips.shape[-2:]
+    some, area, row, col = torch.rand(4, count, 1, 1)
+    side = (1 - area).sqrt()
+    rows, cols = torch.arange(height)[:, None] / height, torch.arange(width) / width
+    top, left = row * (1 - side), col * (1 - side)
+    inside = (rows >= top) & (rows < top + side) & (cols >= left) & (cols < left + side)
+    foreign = (inside & (some < share)).to(chips.device)
+    return (
+        torch.where(foreign[:, None], chips.roll(1, 0), chips),
+        *(torch.where(foreign, one.roll(1, 0), one) for one in maps),
+    )
 
 
 def _average(share: float) -> Callable[[Any, Any, Any], None]:

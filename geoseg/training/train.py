@@ -191,6 +191,7 @@ class Training:
             std=self.statistics.std,
             fitted=self.fitted,
             average=run.average,
+            mix=self.config.augment.mix,
             seed=run.seed,
             told=told,
         )
@@ -270,7 +271,7 @@ class Training:
 
     @property
     def _augmentation(self) -> Augmentation:
-        stated = self.config.augment.model_dump(exclude={"scale"})
+        stated = self.config.augment.model_dump(exclude={"scale", "mix"})
         bands = self.config.bands
         colors = tuple(bands.index(name) for name in ("red", "green", "blue") if name in bands)
         if len(colors) < 3:

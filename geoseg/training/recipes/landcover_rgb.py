@@ -59,6 +59,7 @@ LIMITATIONS = (
 )
 BANDS = {"red": "1", "green": "2", "blue": "3"}
 SIDE = 1792  # pixels of a synthetic scene
+MIX = 0.5  # so that what stands in one region is seen beside what stands in the others
 WEIGHTS = {"building": 2.0, "paved": 1.3, "low_vegetation": 0.8, "water": 0.8}
 MADE_WEIGHT = 0.2  # so that of 40 scenes about a quarter of the samples comes
 IGN = TrainingData(name="FLAIR #1", license="Licence Ouverte 2.0", attribution="IGN, FLAIR #1 / BD ORTHO")
@@ -118,7 +119,7 @@ def config_of(
         network=Architecture(name="unet", args=NETWORK),
         start=StartConfig(weights=start),
         loss=LossConfig(class_weights=WEIGHTS),
-        augment=AugmentConfig(scale=1.4, shadow=0.4),
+        augment=AugmentConfig(scale=1.4, shadow=0.4, mix=MIX),
         run=run,
     )
 
