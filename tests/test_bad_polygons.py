@@ -144,8 +144,11 @@ def files_of_at_most(size: int) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("name", ["p.gpkg", "p.parquet", "p.fgb", "p.geojson"])
-def test_a_full_disk_leaves_the_old_file_and_the_run_goes_on(case: Case, name: str) -> None:
+def test_a_full_disk_leaves_the_old_file_and_the_run_goes_on(
+    case: Case, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Full while blocks are staged, and then when the polygons are written."""
+    monkeypatch.setattr("geoseg.vector.staged.PATIENCE_S", 0.0)
     raster, options = cover(case, blobs(200, sigma=1)), VectorOptions(block=30)
     output = case.output.with_name(name)
     output.write_text("old")

@@ -17,9 +17,10 @@ from test_pipeline import by_index, index_scene, run_options
 from test_shapes import blobs
 from test_vectorize import UTM, write_raster
 
-from geoseg.errors import InputError
+from geoseg.errors import BlockError, InputError
 from geoseg.grid import Window
 from geoseg.pipeline import vectorize_file
+from geoseg.raster.blocks import Block, BlockWriter
 from geoseg.vector import VectorOptions, vectorize_raster
 from geoseg.vector.blocks import BlockPixels, trace_alone
 from geoseg.vector.sources import FileSource
@@ -79,8 +80,9 @@ def test_only_what_is_not_traced_is_read_again(tmp_path: Path, windows_read: lis
 CHILD = """
 import sys
 from killing import Death
-from geoseg.vector import VectorOptions, vectorize_raster
+from geoseg.vector import VectorOptions, staged, vectorize_raster
 
+staged.PATIENCE_S = 0
 sys.addaudithook(Death("os.rename", sys.argv[3], int(sys.argv[4])))
 vectorize_raster(sys.argv[1], sys.argv[2], VectorOptions(block=40, confidence=sys.argv[5], simplify_m=1.0))
 """
@@ -108,6 +110,37 @@ def test_a_run_that_is_killed_goes_on_to_the_same_bytes(
     assert abs(len(windows_read) - left) <= (4 if left else 0)  # up to 4 blocks are in work at once
     assert len(windows_read) < 16
     assert files_in(killed.parent) == files_in(whole.parent)
+
+
+def test_what_is_done_in_seconds_is_staged_only_where_the_run_fails(
+    tmp_path: Path, windows_read: list[Window], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    raster, output = write_raster(tmp_path / "cover.tif", blobs(80), UTM, nodata=255), tmp_path / "p.gpkg"
+    written: list[Block] = []
+    write = BlockWriter.write_contents
+    monkeypatch.setattr(
+        BlockWriter, "write_contents", lambda self, block, *rest: (written.append(block), write(self, block, *rest))
+    )
+    options = VectorOptions(block=20, workers=1)
+    vectorize_raster(raster, tmp_path / "whole.gpkg", options)
+    assert written == []
+    assert len(windows_read) == 16
+    read = FileSource.read
+
+    def broken(self: FileSource, window: Window) -> Any:
+        if window.row == 40:
+            raise OSError("the disk is gone")
+        return read(self, window)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(FileSource, "read", broken)
+        with pytest.raises(BlockError, match="the disk is gone"):
+            vectorize_raster(raster, output, options)
+    assert sorted(written) == [(row, col) for row in (0, 1) for col in range(4)]
+    windows_read.clear()
+    vectorize_raster(raster, output, options)
+    assert len(windows_read) == 8
+    assert output.read_bytes() == (tmp_path / "whole.gpkg").read_bytes()
 
 
 def test_what_a_block_found_survives_as_bytes() -> None:

@@ -101,8 +101,8 @@ def _layers_of(path: Path) -> list[str]:
 def _check_columns(path: Path, layer: str, content: Content) -> None:
     found = pyogrio.read_info(path, layer=layer)
     theirs = {str(name): _kind(str(dtype)) for name, dtype in zip(found["fields"], found["dtypes"], strict=True)}
-    columns = next(content.pieces(None)).drop(columns="geometry")
-    ours = {name: _kind_of(column) for name, column in columns.items()}
+    columns = next(content.pieces(None)).columns
+    ours = {str(name): _kind_of(column) for name, column in columns.items()}
     different = sorted(name for name in {*theirs, *ours} if theirs.get(name) != ours.get(name))
     if different or found["geometry_type"] != content.geometry_type:
         what = ", ".join(different) or f"geometry ({found['geometry_type']})"

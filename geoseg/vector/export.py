@@ -17,7 +17,6 @@ import pandas as pd
 import pyarrow as pa
 import pyogrio
 import pyproj
-import shapely
 
 from geoseg.errors import GeosegError, InputError
 from geoseg.legend import Selection
@@ -25,6 +24,7 @@ from geoseg.raster.disk import check_output, publish_file
 from geoseg.vector.coding import generic_selection
 from geoseg.vector.made_by import Made, attributes, layer_options, writing_options
 from geoseg.vector.style import to_qml, to_sld
+from geoseg.vector.table import GEOMETRY, Piece
 
 _log = logging.getLogger(__name__)
 
@@ -37,7 +37,6 @@ FORMATS = {
 }
 SINGLE_LAYER = "polygons"
 GEOMETRY_COLUMN = "geom"
-_GEOMETRY = "geometry"
 _STYLES_TABLE = "layer_styles"
 _FIXED_DATE = "2000-01-01T00:00:00.000Z"  # in place of the time of writing: equal polygons, equal bytes
 _SETTINGS = {
@@ -84,7 +83,7 @@ def check_crs_fits(path: str | Path, crs: pyproj.CRS | None) -> None:
         )
 
 
-Pieces = Callable[[str | None], Iterator[gpd.GeoDataFrame]]
+Pieces = Callable[[str | None], Iterator[Piece]]
 """Polygons of one class, or of all, a part after the other; one part at least, which tells the columns."""
 
 
@@ -109,7 +108,7 @@ class Content:
     runs: Sequence[Made] = ()
 
     @property
-    def layers(self) -> dict[str, tuple[list[Selection], Callable[[], Iterator[gpd.GeoDataFrame]]]]:
+    def layers(self) -> dict[str, tuple[list[Selection], Callable[[], Iterator[Piece]]]]:
         """Classes and polygons of each layer of a GeoPackage, by its name."""
         if self.single_layer or not self.selections:
             return {SINGLE_LAYER: (list(self.selections), partial(self.pieces, None))}
@@ -117,11 +116,11 @@ class Content:
 
     def whole(self) -> gpd.GeoDataFrame:
         """All polygons at once."""
-        return pd.concat(self.pieces(None), ignore_index=True)
+        return pd.concat((piece.frame for piece in self.pieces(None)), ignore_index=True)
 
 
 def _in_one_piece(polygons: gpd.GeoDataFrame) -> Pieces:
-    return lambda name: iter([polygons if name is None else polygons[polygons["class_name"] == name]])
+    return lambda name: iter([Piece.of_frame(polygons if name is None else polygons[polygons["class_name"] == name])])
 
 
 def write_polygons(
@@ -210,7 +209,7 @@ def _write_geojson(content: Content, path: Path) -> None:
 
 def _write_layer(
     content: Content,
-    pieces: Iterator[gpd.GeoDataFrame],
+    pieces: Iterator[Piece],
     path: Path,
     driver: str,
     layer: str,
@@ -224,7 +223,7 @@ def _write_layer(
             path,
             layer=layer,
             driver=driver,
-            geometry_name=_GEOMETRY,
+            geometry_name=GEOMETRY,
             geometry_type=content.geometry_type,
             crs=_name_of(content.crs),
             append=append,
@@ -233,18 +232,11 @@ def _write_layer(
         )
 
 
-def _stream(pieces: Iterator[gpd.GeoDataFrame]) -> pa.RecordBatchReader:
+def _stream(pieces: Iterator[Piece]) -> pa.RecordBatchReader:
     """The pieces one after the other, so that one is there at a time."""
-    first = _table_of(next(pieces))
-    tables = chain([first], (_table_of(piece).cast(first.schema) for piece in pieces))
+    first = next(pieces).table
+    tables = chain([first], (piece.table.cast(first.schema) for piece in pieces))
     return pa.RecordBatchReader.from_batches(first.schema, (batch for table in tables for batch in table.to_batches()))
-
-
-def _table_of(piece: gpd.GeoDataFrame) -> pa.Table:
-    table = pa.Table.from_pandas(pd.DataFrame(piece.drop(columns=_GEOMETRY)), preserve_index=False)
-    fields = [field.with_type(pa.string()) if pa.types.is_null(field.type) else field for field in table.schema]
-    wkb = pa.array(shapely.to_wkb(piece.geometry.to_numpy()), pa.binary())
-    return table.cast(pa.schema(fields)).append_column(_GEOMETRY, wkb)
 
 
 def _name_of(crs: pyproj.CRS | None) -> str | None:

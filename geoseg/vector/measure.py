@@ -70,8 +70,12 @@ def measure(polygons: NDArray[np.object_], pixels: NDArray[Any], ground: Ground)
     """Areas and perimeters (holes included) of polygons of `pixels` pixels each, in a raster with a CRS."""
     if ground.crs is not None and ground.is_geodesic and len(polygons):
         return _geodesic(polygons, ground.crs)
-    area = pixels.astype(np.float64) * ground.pixel_area_m2
-    return Measures(area, shapely.length(polygons) * ground.unit_m)
+    return planar(pixels, shapely.length(polygons), ground)
+
+
+def planar(pixels: NDArray[Any], lengths: NDArray[np.float64], ground: Ground) -> Measures:
+    """Areas of that many pixels, and lengths in units of the CRS, in metres."""
+    return Measures(pixels.astype(np.float64) * ground.pixel_area_m2, lengths * ground.unit_m)
 
 
 def to_crs(

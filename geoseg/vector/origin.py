@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-import geopandas as gpd
 import pandas as pd
 import pyarrow as pa
 
@@ -66,15 +65,13 @@ class Origin:
         known: tuple[str | dt.date | None, ...] = (self.scene, self.date, self.model)
         return {name: value for name, value in zip(COLUMNS, known, strict=True) if value is not None}
 
-    def added_to(self, polygons: gpd.GeoDataFrame) -> gpd.GeoDataFrame:
-        """The table with its columns, before the geometry; the same types for no rows as for many."""
-        told = polygons.copy(deep=False)
-        for name, value in self.columns.items():
-            kind = pa.date32() if name == "date" else pa.string()
-            values = pa.array([value] * len(told), type=kind)
-            column = pd.Series(pd.arrays.ArrowExtensionArray(values), index=told.index)
-            told.insert(len(told.columns) - 1, name, column)
-        return told
+    def columns_of(self, rows: int) -> dict[str, pd.api.extensions.ExtensionArray]:
+        """The same for so many rows; of the same types for none as for many."""
+        kinds = {name: pa.date32() if name == "date" else pa.string() for name in self.columns}
+        return {
+            name: pd.arrays.ArrowExtensionArray(pa.array([value] * rows, type=kinds[name]))
+            for name, value in self.columns.items()
+        }
 
     def __str__(self) -> str:
         return ", ".join(str(value) for value in self.columns.values())

@@ -14,16 +14,14 @@ from functools import cached_property, partial
 from typing import Any, Self
 
 import numpy as np
-import shapely
 from affine import Affine
 from numpy.typing import NDArray
 
 from geoseg.vector.join import Chains, Coverage, Lines, concatenate_chains, sort_ends
 from geoseg.vector.kernels import compiled
+from geoseg.vector.ragged import ALONE, Ragged, members_of
 from geoseg.vector.threads import THREADS, in_threads
 from geoseg.vector.trace import Arcs
-
-ALONE = 100_000  # points that are worth a thread
 
 
 @dataclass(frozen=True)
@@ -65,7 +63,7 @@ class Rings:
         of_rings = sizes[self.chains.offsets]
         return np.diff(of_rings[self.offsets])
 
-    def polygons(self, transform: Affine, which: NDArray[np.int64] | None = None) -> NDArray[np.object_]:
+    def polygons(self, transform: Affine, which: NDArray[np.int64] | None = None) -> Ragged:
         """Polygons of some components, or of all, in that order: shells counter-clockwise after the transform."""
         which = np.arange(self.offsets.size - 1) if which is None else which
         ends = np.cumsum(self.points[which])
@@ -73,23 +71,19 @@ class Rings:
             return self._drawn(transform, which)
         shares = np.searchsorted(ends, np.linspace(0, ends[-1], THREADS + 1)[1:-1])
         parts = in_threads(partial(self._drawn, transform), np.split(which, shares), THREADS)
-        return np.concatenate(list(parts))
+        return Ragged.together(list(parts))
 
-    def _drawn(self, transform: Affine, which: NDArray[np.int64]) -> NDArray[np.object_]:
-        sizes = np.diff(self.offsets)[which]
-        offsets = np.concatenate([[0], np.cumsum(sizes)])
-        rings = np.arange(offsets[-1]) + np.repeat(self.offsets[which] - offsets[:-1], sizes)
-        chains = _picked(self.chains, rings)
-        drawn = concatenate_chains(self.lines, chains, False)
+    def _drawn(self, transform: Affine, which: NDArray[np.int64]) -> Ragged:
+        offsets, rings = members_of(self.offsets, which)
+        drawn = concatenate_chains(self.lines, _picked(self.chains, rings), False)
         # Rows count downwards: the component on the left is counter-clockwise only if the transform mirrors.
         coordinates = _placed(drawn.points, drawn.offsets, tuple(transform)[:6], transform.determinant > 0)
-        kind = shapely.GeometryType.POLYGON
-        return np.asarray(shapely.from_ragged_array(kind, coordinates, (drawn.offsets, offsets)), dtype=object)
+        return Ragged(coordinates, drawn.offsets, offsets)
 
 
 def build_polygons(coverage: Coverage, transform: Affine, lines: Lines | None = None) -> NDArray[np.object_]:
     """One polygon per component, in their order; see `Rings`."""
-    return Rings.of(coverage, lines).polygons(transform)
+    return Rings.of(coverage, lines).polygons(transform).shapes()
 
 
 def components_of_halves(arcs: Arcs) -> NDArray[np.int32]:
@@ -182,7 +176,5 @@ def _arc_areas(points: NDArray[np.int32], offsets: NDArray[np.int64]) -> NDArray
 
 def _picked(chains: Chains, order: NDArray[np.int64]) -> Chains:
     """The chains in another order."""
-    begin, size = chains.offsets[:-1][order], np.diff(chains.offsets)[order]
-    offsets = np.concatenate([[0], np.cumsum(size)])
-    picks = np.arange(offsets[-1]) + np.repeat(begin - offsets[:-1], size)
+    offsets, picks = members_of(chains.offsets, order)
     return Chains(chains.halves[picks], offsets)

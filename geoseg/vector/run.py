@@ -10,8 +10,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Self
 
-import geopandas as gpd
-
 from geoseg.grid import Window
 from geoseg.raster.blocks import BlockLayout
 from geoseg.raster.files import absolute
@@ -28,8 +26,8 @@ from geoseg.vector.origin import Origin
 from geoseg.vector.partition import Partition, check_partitioned_output, write_partitions
 from geoseg.vector.sources import FileSource, Source
 from geoseg.vector.staged import StagedTraces, trace_layout
-from geoseg.vector.table import PolygonTable
-from geoseg.vector.zonal import add_statistics, check_statistics
+from geoseg.vector.table import Piece, PolygonTable
+from geoseg.vector.zonal import check_statistics, statistics
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,9 +172,10 @@ class VectorRun:
     def _content(self, table: PolygonTable) -> Content:
         options = self.job.options
 
-        def pieces(name: str | None) -> Iterator[gpd.GeoDataFrame]:
+        def pieces(name: str | None) -> Iterator[Piece]:
             for piece in table.pieces(name):
-                yield add_statistics(self.origin.added_to(piece), options.stats)
+                told = piece.with_columns(self.origin.columns_of(len(piece.columns)))
+                yield told.with_columns(statistics(piece.frame, options.stats)) if options.stats else told
 
         kind = "MultiPolygon" if options.connectivity == 8 else "Polygon"
         return Content(pieces, table.crs, table.selections, options.single_layer, kind)

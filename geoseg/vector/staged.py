@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,7 @@ from geoseg.vector.threads import THREADS, in_threads
 from geoseg.vector.trace import Arcs, BlockTrace, Borders
 
 LAYER = "traces.npz"
+PATIENCE_S = 2.0  # what is traced within it is soon traced again, and is staged only if there is more to do
 _PARTS = {"arcs": Arcs, "components": Components, "borders": Borders, "levels": Levels}
 
 
@@ -53,14 +55,42 @@ class TraceBlock:
     def __call__(self, block: Block, class_map: NDArray[np.uint8], confidence: NDArray[np.uint8] | None = None) -> None:
         """Trace pixels as a land cover and its confidence have them."""
         units = None if confidence is None else to_units(confidence, None)
-        self.trace(block, SourcePixels(class_map, None, units))
+        self.stage(block, self.trace(block, SourcePixels(class_map, None, units)))
 
     def trace(self, block: Block, pixels: SourcePixels) -> LoneTrace:
         layout = self.writer.layout
-        lone = trace_alone(self.job.encode(pixels), layout.window(block), layout.shape)
+        return trace_alone(self.job.encode(pixels), layout.window(block), layout.shape)
+
+    def stage(self, block: Block, lone: LoneTrace) -> None:
         unknown = sorted(self.job.coding.unknown)
         self.writer.write_contents(block, {LAYER: to_bytes(lone)}, {"unknown": unknown} if unknown else None)
-        return lone
+
+
+@dataclass
+class Patience:
+    """Holds blocks back from staging until some time has passed; safe in several threads.
+
+    Attributes:
+        stage: what keeps a block.
+        until: on the monotonic clock.
+    """
+
+    stage: Callable[[Block, LoneTrace], None]
+    until: float = field(default_factory=lambda: time.monotonic() + PATIENCE_S)
+    _held: list[tuple[Block, LoneTrace]] = field(default_factory=list)
+
+    def keep(self, block: Block, lone: LoneTrace) -> None:
+        self._held.append((block, lone))
+        if time.monotonic() >= self.until:
+            self.flush()
+
+    def flush(self) -> None:
+        while self._held:
+            try:
+                one = self._held.pop()
+            except IndexError:  # another thread was faster
+                return
+            self.stage(*one)
 
 
 @dataclass(frozen=True)
@@ -100,14 +130,21 @@ class StagedTraces:
         for block, content in staging.contents(LAYER):
             yield from_bytes(content, staging.layout.window(block))
         remaining = (block for block in staging.layout.blocks if block not in finished)
+        patience = Patience(task.stage)
 
         def work(block: Block) -> LoneTrace:
             window = staging.layout.window(block)
             with block_errors(window):
                 pixels = source.read(window)
-            return task.trace(block, pixels)
+            lone = task.trace(block, pixels)
+            patience.keep(block, lone)
+            return lone
 
-        yield from in_threads(work, remaining, self.job.options.workers or THREADS)
+        try:
+            yield from in_threads(work, remaining, self.job.options.workers or THREADS)
+        except (Exception, KeyboardInterrupt):
+            patience.flush()
+            raise
 
 
 def to_bytes(lone: LoneTrace) -> bytes:

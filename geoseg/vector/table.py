@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, Self
 
 import geopandas as gpd
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pyproj
 import shapely
 from affine import Affine
@@ -20,7 +21,8 @@ from geoseg.legend import Selection
 from geoseg.vector.coding import Coding
 from geoseg.vector.join import Coverage, Lines, sum_components
 from geoseg.vector.levels import percentile, sum_levels
-from geoseg.vector.measure import Ground, measure
+from geoseg.vector.measure import Ground, measure, planar
+from geoseg.vector.ragged import Ragged, members_of
 from geoseg.vector.rings import Rings
 from geoseg.vector.runs import Components
 
@@ -29,6 +31,8 @@ POINTS = 1 << 21
 
 KEPT = 1 << 23
 """Points of all polygons, up to which these are built once and kept."""
+
+GEOMETRY = "geometry"  # name of its column
 
 LOW_SHARE = 0.1
 """Of a polygon's pixels: `confidence_p10` is what this share of them does not exceed."""
@@ -51,9 +55,9 @@ class Geometries:
     members: NDArray[np.int64] | None
     offsets: NDArray[np.int64]
 
-    def build(self, rows: NDArray[np.int64]) -> NDArray[np.object_]:
+    def build(self, rows: NDArray[np.int64]) -> Ragged:
         """Polygons of some rows, or multipolygons where members are grouped; few in all are built once and kept."""
-        return self._all[rows] if int(self._points.sum()) <= KEPT else self._built(rows)
+        return self._all.picked(rows) if int(self._points.sum()) <= KEPT else self._built(rows)
 
     def parts(self, rows: NDArray[np.int64]) -> list[NDArray[np.int64]]:
         """The rows in parts that are built at once; one part at least."""
@@ -68,18 +72,50 @@ class Geometries:
         return np.diff(total[self.offsets])
 
     @cached_property
-    def _all(self) -> NDArray[np.object_]:
+    def _all(self) -> Ragged:
         return self._built(np.arange(self.offsets.size - 1))
 
-    def _built(self, rows: NDArray[np.int64]) -> NDArray[np.object_]:
+    def _built(self, rows: NDArray[np.int64]) -> Ragged:
         if self.members is None:
             return self.rings.polygons(self.transform, rows)
-        sizes = np.diff(self.offsets)[rows]
-        number = np.repeat(np.arange(rows.size), sizes)
-        ends = np.cumsum(sizes)
-        which = np.arange(number.size) + np.repeat(self.offsets[rows] - (ends - sizes), sizes)
-        parts = self.rings.polygons(self.transform, self.members[which])
-        return np.asarray(shapely.multipolygons(parts, indices=number), dtype=object)
+        ends, which = members_of(self.offsets, rows)
+        return replace(self.rings.polygons(self.transform, self.members[which]), rows=ends)
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Some polygons with their attributes.
+
+    Attributes:
+        columns: of each polygon.
+        geometry: of each, as arrays or as shapely has them.
+        crs: of the geometry.
+    """
+
+    columns: pd.DataFrame
+    geometry: Ragged | NDArray[np.object_]
+    crs: pyproj.CRS | None
+
+    @classmethod
+    def of_frame(cls, polygons: gpd.GeoDataFrame) -> Self:
+        return cls(pd.DataFrame(polygons.drop(columns=GEOMETRY)), polygons.geometry.to_numpy(), polygons.crs)
+
+    def with_columns(self, columns: Mapping[str, Any]) -> Piece:
+        return replace(self, columns=self.columns.assign(**columns))
+
+    @property
+    def frame(self) -> gpd.GeoDataFrame:
+        shapes = self.geometry.shapes() if isinstance(self.geometry, Ragged) else self.geometry
+        return gpd.GeoDataFrame(self.columns, geometry=shapes, crs=self.crs)
+
+    @property
+    def table(self) -> pa.Table:
+        """With the geometry as well-known binary; the same types for no rows as for many."""
+        table = pa.Table.from_pandas(self.columns, preserve_index=False)
+        fields = [field.with_type(pa.string()) if pa.types.is_null(field.type) else field for field in table.schema]
+        shapes = self.geometry
+        wkb = shapes.wkb() if isinstance(shapes, Ragged) else pa.array(shapely.to_wkb(shapes), pa.large_binary())
+        return table.cast(pa.schema(fields)).append_column(GEOMETRY, wkb)
 
 
 @dataclass(frozen=True)
@@ -108,9 +144,9 @@ class PolygonTable:
     @cached_property
     def polygons(self) -> gpd.GeoDataFrame:
         """All of them."""
-        return self._built(np.arange(self.rows.size))
+        return self._built(np.arange(self.rows.size)).frame
 
-    def pieces(self, class_name: str | None = None) -> Iterator[gpd.GeoDataFrame]:
+    def pieces(self, class_name: str | None = None) -> Iterator[Piece]:
         """Those of one class, or all, a part after the other; one without rows where there are none."""
         chosen = np.arange(self.rows.size)
         if class_name is not None:
@@ -118,9 +154,9 @@ class PolygonTable:
         for rows in self.geometries.parts(self.rows[chosen]):
             yield self._built(np.searchsorted(self.rows, rows))
 
-    def _built(self, which: NDArray[np.int64]) -> gpd.GeoDataFrame:
+    def _built(self, which: NDArray[np.int64]) -> Piece:
         columns = self.attributes.iloc[which].reset_index(drop=True)
-        return gpd.GeoDataFrame(columns, geometry=self.geometries.build(self.rows[which]), crs=self.crs)
+        return Piece(columns, self.geometries.build(self.rows[which]), self.crs)
 
 
 def polygon_table(
@@ -186,8 +222,13 @@ def _sizes(geometries: Geometries, components: Components, ground: Ground, *, sh
         pixels: NDArray[Any] = components.pixels[rows]
         geometry = geometries.build(rows)
         if shaped:
-            pixels = shapely.area(geometry) / abs(ground.transform.determinant)
-        found.append((pixels,) if ground.crs is None else measure(geometry, pixels, ground))
+            pixels = geometry.areas() / abs(ground.transform.determinant)
+        if ground.crs is None:
+            found.append((pixels,))
+        elif ground.is_geodesic:
+            found.append(measure(geometry.shapes(), pixels, ground))
+        else:
+            found.append(planar(pixels, geometry.perimeters(), ground))
     return {name: np.concatenate(parts) for name, parts in zip(names, zip(*found, strict=True), strict=True)}
 
 

@@ -91,7 +91,8 @@ def vectorize_raster(
 ) -> VectorSummary:
     """Polygons of a class raster, written to a vector file that appears whole or not at all.
 
-    A run that is killed goes on from the blocks that were traced; the same run again says that its output is there.
+    A run that is killed goes on from the blocks that were traced, but for its first seconds; the same run again says
+    that its output is there.
 
     Args:
         path: the class raster, one band of integers.

@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 import pyproj
 import rasterio
+from numpy.typing import NDArray
 
 from geoseg.errors import GeosegError, InputError
 from geoseg.raster.files import FileFacts, look_at
@@ -48,8 +49,8 @@ def check_statistics(paths: Sequence[str | Path], ground: Ground) -> None:
         raise InputError(f"Two rasters would give the column {twice[0]!r}; rename one of the files.")
 
 
-def add_statistics(polygons: gpd.GeoDataFrame, paths: Sequence[str | Path]) -> gpd.GeoDataFrame:
-    """The table with mean, standard deviation, least and greatest value of each band, before the geometry.
+def statistics(polygons: gpd.GeoDataFrame, paths: Sequence[str | Path]) -> dict[str, NDArray[np.float64]]:
+    """Mean, standard deviation, least and greatest value of each band.
 
     Args:
         polygons: in the CRS of the rasters.
@@ -58,17 +59,10 @@ def add_statistics(polygons: gpd.GeoDataFrame, paths: Sequence[str | Path]) -> g
     Raises:
         GeosegError: a raster cannot be read.
     """
-    told = polygons.copy(deep=False)
-    for path in paths:
-        facts = look_at(path)
-        for name, values in _statistics(polygons, facts).items():
-            told.insert(len(told.columns) - 1, name, values)
-    return told
+    return {name: values for path in paths for name, values in _statistics(polygons, look_at(path)).items()}
 
 
-def _statistics(
-    polygons: gpd.GeoDataFrame, facts: FileFacts
-) -> dict[str, np.ndarray[tuple[int], np.dtype[np.float64]]]:
+def _statistics(polygons: gpd.GeoDataFrame, facts: FileFacts) -> dict[str, NDArray[np.float64]]:
     from exactextract import exact_extract
     from exactextract.raster import RasterioRasterSource
 
