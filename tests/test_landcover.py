@@ -99,6 +99,23 @@ def test_our_legend_comes_back_whole(tmp_path: Path, legend: Legend) -> None:
     assert [(c.id, c.name, c.color) for c in read_legend(path).classes] == without_groups
 
 
+def test_nodata_is_that_of_the_legend(tmp_path: Path) -> None:
+    """Of blocks that have no pixels too."""
+    path, layout = tmp_path / "out.tif", BlockLayout((16, 24), (8, 8), {"landcover": 1})
+    legend = Legend(classes=(LegendClass(id=7, name="x", color="#000000"),), nodata=3)
+    pixels = np.where(np.arange(64).reshape(8, 8) < 9, 3, 7).astype(np.uint8)
+    with Staging.open(path, {}, layout) as staging:
+        for block in layout.blocks:
+            staging.writer().write(block, {"landcover": pixels} if block == (0, 1) else {})
+        write_cog(staging, landcover_layer(path, legend, {}), Georef((16, 24), PLACE, None))
+    with rasterio.open(path) as raster:
+        assert raster.nodata == 3
+        found = raster.read(1)
+    assert np.array_equal(found[:8, 8:16], pixels)
+    found[:8, 8:16] = 3
+    assert (found == 3).all()
+
+
 def foreign(path: Path, *, dtype: str = "uint8", count: int = 1, nodata: float | None = None) -> Path:
     with rasterio.open(
         path, "w", driver="GTiff", width=4, height=3, count=count, dtype=dtype, nodata=nodata, transform=PLACE

@@ -17,7 +17,7 @@ from rasterio.crs import CRS
 from rasterio.errors import RasterioError, RasterioIOError
 
 from geoseg.errors import GeosegError
-from geoseg.legend import Legend
+from geoseg.legend import NODATA, Legend
 from geoseg.raster.disk import disk_error, disk_errors, publish_file
 from geoseg.raster.georeference import Georef, ignore_not_georeferenced
 from geoseg.raster.handles import limit_gdal_cache
@@ -87,7 +87,7 @@ def write_cog(staging: Staging, layer: Layer, georef: Georef, *, threads: int = 
         raise ValueError(f"staged are {staging.layout}, not {len(layer.bands)} bands of {georef.shape}")
     staging.check_complete()
     with disk_errors(f"writing {layer.path.name}", layer.path.parent), staging.work_folder(layer.path) as folder:
-        bands = Bands(layer.bands, layer.legend, layer.scale)
+        bands = Bands(layer.bands, layer.legend, layer.scale, NODATA if layer.legend is None else layer.legend.nodata)
         mosaic = write_mosaic(staging, layer.name, bands, georef=georef, tags=layer.all_tags, folder=folder)
         publish_cog(mosaic, layer, georef, staging.digest, threads=threads)
 

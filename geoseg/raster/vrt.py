@@ -27,18 +27,19 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Bands:
-    """What a mosaic says of its bands: a description each, and the legend or scale that all share."""
+    """What a mosaic says of its bands: a description each, and the legend or scale and the nodata that all share."""
 
     descriptions: tuple[str, ...]
     legend: Legend | None = None
     scale: float | None = None
+    nodata: int = NODATA
 
 
 def write_mosaic(
     staging: Staging, layer: str, bands: Bands, *, georef: Georef, tags: Mapping[str, str], folder: Path
 ) -> Path:
     """Write the VRTs of one layer into `folder` and return the one to open. Blocks without pixels are nodata."""
-    layout, plain = staging.layout, Bands(("",) * len(bands.descriptions))
+    layout, plain = staging.layout, Bands(("",) * len(bands.descriptions), nodata=bands.nodata)
     rows: dict[int, dict[Block, Path]] = {}
     for block, path in staging.files(layer, folder / "blocks").items():
         rows.setdefault(block[0], {})[block] = path
@@ -94,7 +95,7 @@ def _tags_xml(tags: Mapping[str, str]) -> Iterator[str]:
 def _band_xml(description: str, bands: Bands, band: int) -> Iterator[str]:
     if description:
         yield f"<Description>{escape(description)}</Description>"
-    yield f"<NoDataValue>{NODATA}</NoDataValue>"
+    yield f"<NoDataValue>{bands.nodata}</NoDataValue>"
     if bands.scale is not None:
         yield f"<Offset>0</Offset><Scale>{bands.scale!r}</Scale>"
     if bands.legend is None:
