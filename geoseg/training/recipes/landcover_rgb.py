@@ -2,7 +2,7 @@
 
 DIR holds `flair/` (IGN orthophotos at 0.2 m, 19 classes) and `dubai/` (MBRSC satellite images, about 0.7 m, 5 classes).
 Zone B and tile 4 are held out. Synthetic scenes join the mix. What ships is then trained on, on all places:
-`--start BUNDLE --all` keeps the scores and the temperature of BUNDLE, as places that were trained on tell nothing.
+`--start BUNDLE --all BUNDLE` keeps the scores and temperature of BUNDLE, as places that were trained on tell nothing.
 """
 
 from __future__ import annotations
@@ -62,6 +62,7 @@ SIDE = 1792  # pixels of a synthetic scene
 MIX = 0.5  # so that what stands in one region is seen beside what stands in the others
 WEIGHTS = {"building": 2.0, "paved": 1.3, "low_vegetation": 0.8, "water": 0.8}
 MADE_WEIGHT = 0.2  # so that of 40 scenes about a quarter of the samples comes
+ALL = "train on the held-out places too; scores and temperature are those of this bundle, which was not"
 IGN = TrainingData(name="FLAIR #1", license="Licence Ouverte 2.0", attribution="IGN, FLAIR #1 / BD ORTHO")
 MBRSC = TrainingData(
     name="Semantic segmentation of aerial imagery, Dubai",
@@ -82,40 +83,52 @@ def main() -> None:
     parser.add_argument("--loaders", type=int, default=1, help="loader processes")
     parser.add_argument("--synthetic", type=int, default=40, help="number of synthetic scenes in the mix")
     parser.add_argument("--version", default="1", help="of the bundle")
-    parser.add_argument("--all", action="store_true", help="train on the held-out places too; needs --start")
+    parser.add_argument("--all", metavar="BUNDLE", help=ALL)
     parser.add_argument("--resume", action="store_true")
     args = parser.parse_args()
-    if args.all and not args.start:
-        parser.error("--all needs --start: scores are those of a bundle that was trained without the held-out places")
     scenes = [*real_sources(args.data), *made_scenes(args.out / "synthetic", args.synthetic, weight=MADE_WEIGHT)]
     run = RunConfig(
         steps=args.steps, batch=args.batch, loaders=args.loaders, decay=0.35, learning_rate=1e-3, validation_chips=96
     )
-    config = config_of(scenes, run, args.start, args.version, everywhere=args.all)
-    trained = Training.of(config).run(args.out / "run", resume=args.resume)
-    if args.all:
-        judged = load_model(args.start).card
-        kept = {name: getattr(judged, name) for name in ("scores", "temperature", "calibration")}
-        save_model(Model(trained.model.network, trained.model.card.model_copy(update=kept)), trained.folder)
+    config = config_of(scenes, run, args.start, args.version)
+    train(config, args.out / "run", judged=args.all, resume=args.resume)
 
 
-def config_of(
-    scenes: list[LabelledSource], run: RunConfig, start: str | None, version: str, *, everywhere: bool
-) -> TrainConfig:
-    """The training that the bundle comes from; everywhere: blocks are held out only to choose the best weights."""
-    if everywhere:
-        scenes = [source.model_copy(update={"role": "train"}) for source in scenes]
+def train(config: TrainConfig, out: Path, *, judged: str | None, resume: bool) -> None:
+    """Train with the held-out places, or on all of them.
+
+    Args:
+        config: the training.
+        out: folder of the training.
+        judged: None, or the bundle whose scores and temperature are kept, as it was trained without the held-out
+            places; these are then trained on, but for the few blocks by which the best weights are chosen.
+        resume: go on from the last checkpoint there.
+    """
+    if judged is None:
+        Training.of(config).run(out, resume=resume)
+        return
+    scenes = tuple(source.model_copy(update={"role": "train"}) for source in config.scenes)
+    told = f"{config.description} Scores are those of a version that was trained without these places."
+    split = SplitConfig(by="blocks", share=0.02)
+    everywhere = config.model_copy(update={"scenes": scenes, "split": split, "description": told})
+    trained = Training.of(everywhere).run(out, resume=resume)
+    card = load_model(judged).card
+    kept = {name: getattr(card, name) for name in ("scores", "temperature", "calibration")}
+    save_model(Model(trained.model.network, trained.model.card.model_copy(update=kept)), trained.folder)
+
+
+def config_of(scenes: list[LabelledSource], run: RunConfig, start: str | None, version: str) -> TrainConfig:
+    """The training that the bundle comes from."""
     made = f"U-Net on resnet18, from {start or 'scratch'}"
-    judged = f" Scores are those of {start}, which was trained without these places." if everywhere else ""
     return TrainConfig(
         name="landcover-rgb",
         version=version,
-        description=f"Land cover from RGB imagery of 0.05 to 1.2 m. {made}.{judged}",
+        description=f"Land cover from RGB imagery of 0.05 to 1.2 m. {made}.",
         license="Apache-2.0",
         limitations=LIMITATIONS,
         pool_to_m=POOL_TO_M,
         scenes=tuple(scenes),
-        split=SplitConfig(by="blocks", share=0.02) if everywhere else SplitConfig(by="scenes"),
+        split=SplitConfig(by="scenes"),
         network=Architecture(name="unet", args=NETWORK),
         start=StartConfig(weights=start),
         loss=LossConfig(class_weights=WEIGHTS),
