@@ -183,13 +183,6 @@ def test_many_objects_are_those_asked_one_by_one_and_batches_are_bounded(tmp_pat
     assert network.embedded <= len(Lattice((150, 170), 64).all_of(0)) + 9 + 4
 
 
-def test_everything_is_each_object_once(tmp_path: Path) -> None:
-    found = opened(scene(tmp_path / "s.tif")).everything(spacing=8)
-    red = 108 * 12 + 60 * 8
-    assert sorted(found["area_m2"] * 4) == pytest.approx([144, 160, red, 150 * 170 - red - 144 - 160], abs=12)
-    assert found["id"].tolist() == [1, 2, 3, 4]
-
-
 def test_what_a_text_names_is_found_once_and_whole(tmp_path: Path) -> None:
     segmenter = opened(scene(tmp_path / "s.tif"))
     assert sorted(segmenter.text("20,40,200")["area_m2"]) == [36, 40]

@@ -116,6 +116,48 @@ class Lattice:
         return any(goes_on and bool(rim.any()) for goes_on, rim in sides)
 
 
+@dataclass(frozen=True, slots=True)
+class LevelChips:
+    """The chips of a level, each with the places that are asked about there: `around` gives those the same chip.
+
+    Attributes:
+        lattice: of all levels.
+        level: one of them.
+    """
+
+    lattice: Lattice
+    level: int
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns of the scene."""
+        return self.lattice.shape
+
+    @property
+    def chip(self) -> int:
+        """Pixels of the scene along a chip's side."""
+        return 2 * self.core
+
+    @property
+    def core(self) -> int:
+        """Pixels of the scene from chip to chip."""
+        return self.lattice.side * self.lattice.zoom(self.level) // 2
+
+    def chip_window(self, index: tuple[int, int]) -> Window:
+        return self.lattice.window(ChipAt(self.level, *index))
+
+    def core_window(self, index: tuple[int, int]) -> Window:
+        """The middle of a chip; of chips at the scene's edges also what lies between it and the edge."""
+        window, margin = self.chip_window(index), self.core // 2
+        row, row_stop = _core(window.row, window.row_stop, margin, self.shape[0])
+        col, col_stop = _core(window.col, window.col_stop, margin, self.shape[1])
+        return Window(row, col, row_stop - row, col_stop - col)
+
+
+def _core(start: int, stop: int, margin: int, length: int) -> tuple[int, int]:
+    return start + margin if start else 0, stop - (stop - start) // 2 + margin if stop < length else length
+
+
 def read_chip(reader: SceneReader, lattice: Lattice, at: ChipAt, normalization: Normalization) -> Chip:
     """The pixels of a chip, means of `zoom` x `zoom` pixels of the scene."""
     zoom, side = lattice.zoom(at.level), lattice.side

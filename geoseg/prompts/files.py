@@ -13,6 +13,7 @@ import geopandas as gpd
 from geoseg.errors import InputError
 from geoseg.models import Model
 from geoseg.prompts.cache import DEFAULT_GB
+from geoseg.prompts.everything import LEAST_SCORE
 from geoseg.prompts.load import DEFAULT
 from geoseg.prompts.networks import Network
 from geoseg.prompts.segmenter import PromptSegmenter, prompt
@@ -51,6 +52,7 @@ def prompt_file(
     boxes: FileName | None = None,
     text: str | None = None,
     everything: bool = False,
+    least_score: float = LEAST_SCORE,
     model: FileName | Model | Network = DEFAULT,
     classes: Sequence[str] | None = None,
     reading: SceneOptions | None = None,
@@ -66,13 +68,14 @@ def prompt_file(
         points: file of points on objects and beside them; see `geoseg.prompts.tables.read_prompts`.
         boxes: file of boxes around objects.
         text: names what to find, where the model reads.
-        everything: all that a lattice of points finds.
+        everything: all that a lattice of points finds, joined across chips.
+        least_score: of what counts as found there, 0 to 1.
         model: as for `geoseg.prompt`.
         classes: names that the prompts' column class_name may hold; None for any.
         reading: what the scene's files do not say.
         cache_gb: what embeddings may take in the cache folder; 0 keeps none.
         overwrite: replace an output that exists.
-        progress: called with step, objects done and objects in all.
+        progress: called with step, objects done and objects in all; for everything, chips.
 
     Raises:
         InputError: the scene, the model, a prompt or the output cannot be used; nothing was written.
@@ -89,7 +92,7 @@ def prompt_file(
     if text is not None:
         found, asked = segmenter.text(text).assign(class_name=text), 0
     elif everything:
-        found, asked = segmenter.everything(progress=progress), 0
+        found, asked = segmenter.everything(least_score=least_score, progress=progress), 0
     else:
         found, asked = _prompted(segmenter, points, boxes, classes, progress)
     write_polygons(found, output, selections=(), single_layer=True, overwrite=overwrite)

@@ -166,6 +166,17 @@ def on_chip(objects: Sequence[Asked], lattice: Lattice, at: ChipAt) -> ChipPromp
     return ChipPrompts(points, labels, boxes)
 
 
+def overlap(mask: Mask, other: Mask) -> float:
+    """IoU of two masks of one scene."""
+    both = mask.window.intersection(other.window)
+    total = int(mask.pixels.sum()) + int(other.pixels.sum())
+    if both.is_empty:
+        return 0.0
+    own, there = (part.pixels[both.relative_to(part.window).slices] for part in (mask, other))
+    shared = int((own & there).sum())
+    return shared / (total - shared)
+
+
 def enlarged_mask(logits: Floats, window: Window) -> Mask:
     """Where logits (side, side) of a window of the scene are above 0, in its pixels; around that, nothing is kept."""
     rows, cols = (np.flatnonzero((logits > 0).any(axis)) for axis in (1, 0))
@@ -200,4 +211,4 @@ def _by_chip(waiting: Sequence[tuple[int, ChipAt]]) -> Iterator[tuple[ChipAt, li
         yield at, groups[at]
 
 
-__all__ = ["BATCH", "Follower", "Found", "Mask", "Reply", "enlarged_mask", "on_chip"]
+__all__ = ["BATCH", "Follower", "Found", "Mask", "Reply", "enlarged_mask", "on_chip", "overlap"]

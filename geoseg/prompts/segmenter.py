@@ -205,10 +205,13 @@ class PromptSegmenter:
 
         Args:
             spacing: pixels of a chip between points; smaller objects may be missed.
-            least_score: of what counts as found.
-            progress: called with step, points done and points in all.
+            least_score: of what counts as found, 0 to 1.
+            progress: called with step, chips done and chips in all.
+
+        Raises:
+            InputError: the spacing is not positive, or the least score is none.
         """
-        found = find_everything(self, spacing=spacing, least_score=least_score, progress=progress)
+        found = find_everything(self.follower, self._found, spacing=spacing, least_score=least_score, progress=progress)
         return self.table(list(enumerate(found, 1)))
 
     def pixels(self, points: Sequence[Point], crs: object = LONLAT) -> NDArray[np.float64]:
