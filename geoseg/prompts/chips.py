@@ -7,7 +7,7 @@ the same number of pixels: an object that reaches the rim of its chip is looked 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from geoseg.grid import Window
 from geoseg.raster.normalize import Normalization
-from geoseg.raster.reader import SceneReader
+from geoseg.raster.window_reader import WindowReader
 
 WIDEST_PX = 4096  # pixels of the scene that a chip covers at most, so that masks stay small
 ROOM = 0.75  # share of a chip's side that what is asked may take
@@ -158,10 +158,10 @@ def _core(start: int, stop: int, margin: int, length: int) -> tuple[int, int]:
     return start + margin if start else 0, stop - (stop - start) // 2 + margin if stop < length else length
 
 
-def read_chip(reader: SceneReader, lattice: Lattice, at: ChipAt, normalization: Normalization) -> Chip:
+def read_chip(reader: WindowReader, lattice: Lattice, at: ChipAt, normalization: Normalization) -> Chip:
     """The pixels of a chip, means of `zoom` x `zoom` pixels of the scene."""
     zoom, side = lattice.zoom(at.level), lattice.side
-    seen = reader if zoom == 1 else replace(reader, zoom=float(zoom))
+    seen = reader if zoom == 1 else reader.zoomed(float(zoom))
     wanted = Window(at.row * side // 2, at.col * side // 2, side, side)
     inside = wanted.clipped(seen.shape)
     stored, measured = seen.read(inside)

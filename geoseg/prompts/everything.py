@@ -22,7 +22,7 @@ from geoseg.prompts.chips import ChipAt, LevelChips
 from geoseg.prompts.follow import BATCH, Follower, Mask, Reply, on_chip, overlap
 from geoseg.prompts.outline import one_part
 from geoseg.prompts.words import SAME, Make, T, without_repeats
-from geoseg.raster.reader import SceneReader
+from geoseg.raster.window_reader import WindowReader
 
 SPACING = 16  # pixels of a chip between points
 LEAST_SCORE = 0.3  # prompt-rgb expects little of a click: about half of the buildings that it finds are above it
@@ -67,7 +67,7 @@ def find_everything(
     return without_repeats([_made(one, chips, make) for one in objects])
 
 
-def lattice_points(reader: SceneReader, window: Window, step: int) -> NDArray[np.float64]:
+def lattice_points(reader: WindowReader, window: Window, step: int) -> NDArray[np.float64]:
     """(point, 2) row and column of the points `step` pixels apart in a window, where the scene was measured."""
     rows, cols = (
         np.arange(-(-(start - step // 2) // step), -(-(stop - step // 2) // step)) * step + step // 2

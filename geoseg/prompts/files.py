@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import geopandas as gpd
+import xarray as xr
 
 from geoseg.errors import InputError
 from geoseg.models import Model
@@ -19,7 +20,7 @@ from geoseg.prompts.networks import Network
 from geoseg.prompts.segmenter import PromptSegmenter, prompt
 from geoseg.prompts.tables import read_prompts
 from geoseg.raster.layers import Source as Given
-from geoseg.raster.reader import SceneOptions
+from geoseg.raster.reader import SceneOptions, SceneReader
 from geoseg.vector.export import check_crs_fits, check_vector_output, write_polygons
 
 log = logging.getLogger(__name__)
@@ -45,7 +46,7 @@ class PromptSummary:
 
 
 def prompt_file(
-    scene: Given | Sequence[Given],
+    scene: Given | Sequence[Given] | xr.DataArray,
     output: FileName,
     *,
     points: FileName | None = None,
@@ -63,7 +64,7 @@ def prompt_file(
     """Write a polygon for each object that is asked for, with id, score, area_m2, whole, and class_name where given.
 
     Args:
-        scene: path, VRT, URL, `catalog.yaml#name`, or several files on one grid.
+        scene: as for `geoseg.prompt`.
         output: .gpkg, .parquet, .fgb or .geojson.
         points: file of points on objects and beside them; see `geoseg.prompts.tables.read_prompts`.
         boxes: file of boxes around objects.
@@ -72,7 +73,7 @@ def prompt_file(
         least_score: of what counts as found there, 0 to 1.
         model: as for `geoseg.prompt`.
         classes: names that the prompts' column class_name may hold; None for any.
-        reading: what the scene's files do not say.
+        reading: what the scene does not say.
         cache_gb: what embeddings may take in the cache folder; 0 keeps none.
         overwrite: replace an output that exists.
         progress: called with step, objects done and objects in all; for everything, chips.
@@ -86,7 +87,8 @@ def prompt_file(
     inputs = [Path(path) for path in (points, boxes) if path is not None]
     check_vector_output(output, overwrite=overwrite, inputs=inputs)
     segmenter = prompt(scene, model, reading=reading, cache_gb=cache_gb)
-    files = [file.path for file in segmenter.follower.reader.files]
+    reader = segmenter.follower.reader
+    files = [file.path for file in reader.files] if isinstance(reader, SceneReader) else []
     check_vector_output(output, overwrite=overwrite, inputs=[*inputs, *files])
     check_crs_fits(output, segmenter.place.crs)
     if text is not None:

@@ -17,7 +17,7 @@ from geoseg.prompts.cache import EmbeddingCache
 from geoseg.prompts.chips import ChipAt, Lattice, read_chip
 from geoseg.prompts.networks import ChipPrompts, Embedded, Found, Network
 from geoseg.raster.normalize import Normalization
-from geoseg.raster.reader import SceneReader
+from geoseg.raster.window_reader import WindowReader
 
 BATCH = 16  # prompts that are answered at once; what they hold in memory does not grow with their number
 MARGIN = 3  # pixels of the logits around what is enlarged
@@ -65,7 +65,7 @@ class Follower:
         cache: of its embeddings.
     """
 
-    reader: SceneReader
+    reader: WindowReader
     network: Network
     lattice: Lattice
     normalization: Normalization
