@@ -2,8 +2,8 @@
 
 A network sees a scene chip by chip, and an object may lie in several chips or be larger than any. Each chip gives
 pieces: masks that are clipped to none but the chip itself. Where two chips overlap, two pieces are of one object if a
-part of the one there and a part of the other are the same, by the IoU of their pixels. Objects are the connected sets
-of that graph: one that is larger than a chip is a chain of pieces.
+part of the one there and a part of the other are the same, by the IoU of their pixels, and neither has a better match
+there. Objects are the connected sets of that graph: one that is larger than a chip is a chain of pieces.
 
 A chip speaks for its core, and beyond it only of objects that begin there or that it shares:
 
@@ -241,24 +241,32 @@ def _links(pieces: Sequence[Piece], grid: Chips, same: float) -> Iterator[tuple[
 def _matches(
     pieces: Sequence[Piece], own: Sequence[int], others: Sequence[int], shared: Window, same: float
 ) -> Iterator[tuple[int, int]]:
-    """Pairs with the same part in the overlap of their chips."""
+    """Pairs with the same part in the overlap of their chips, where neither part has a better match there.
+
+    The best alone: a chip may show a house, and a block of houses that is half of it, and so may its neighbour.
+    """
     near = [(number, pieces[number].window.intersection(shared)) for number in others]
     near = [(number, window) for number, window in near if not window.is_empty]
+    found: list[tuple[float, tuple[int, int], tuple[int, int]]] = []
     for one in own:
         window = pieces[one].window.intersection(shared)
         if window.is_empty:
             continue
         for other, its in near:
-            if (
-                pieces[one].class_id == pieces[other].class_id
-                and not window.intersection(its).is_empty
-                and _is_same(pieces[one], pieces[other], hull(window, its), same)
-            ):
-                yield one, other
+            if pieces[one].class_id == pieces[other].class_id and not window.intersection(its).is_empty:
+                alike = _alike(pieces[one], pieces[other], hull(window, its))
+                found += [(iou, (one, part), (other, its_part)) for part, its_part, iou in alike if iou > same]
+    best: dict[tuple[bool, int, int], float] = {}
+    for iou, first, second in found:
+        for key in ((True, *first), (False, *second)):
+            best[key] = max(iou, best.get(key, 0.0))
+    for iou, first, second in found:
+        if iou == best[True, *first] == best[False, *second]:
+            yield first[0], second[0]
 
 
-def _is_same(one: Piece, other: Piece, window: Window, same: float) -> bool:
-    """Whether a connected part of one and a connected part of the other are the same but for a few pixels.
+def _alike(one: Piece, other: Piece, window: Window) -> list[tuple[int, int, float]]:
+    """Numbers of connected parts of one and of the other that share pixels, and their IoU.
 
     Parts, not wholes: of an object in the shape of a U one chip may see two arms where another sees the bend.
     """
@@ -266,9 +274,9 @@ def _is_same(one: Piece, other: Piece, window: Window, same: float) -> bool:
     second, count = ndimage.label(other.within(window))
     pairs = first.astype(np.int64) * (count + 1) + second
     values, shared = np.unique(pairs[(first > 0) & (second > 0)], return_counts=True)
-    sizes, its = np.bincount(first.ravel()), np.bincount(second.ravel())
-    union = sizes[values // (count + 1)] + its[values % (count + 1)] - shared
-    return bool((shared > same * union).any())
+    parts, its = values // (count + 1), values % (count + 1)
+    union = np.bincount(first.ravel())[parts] + np.bincount(second.ravel())[its] - shared
+    return list(zip(parts.tolist(), its.tolist(), (shared / union).tolist(), strict=True))
 
 
 def hull(one: Window, other: Window) -> Window:
