@@ -1,15 +1,16 @@
-"""Objects from clicks and boxes: mean IoU on places that prompt-rgb was not trained on, and how long a click takes.
+"""Objects from clicks and boxes: mean IoU on places that prompt-rgb was not trained on, and how long they take.
 
-    python benchmarks/prompts.py DATA [--model prompt-rgb] [--count 25]
+    python benchmarks/prompts.py DATA [--model prompt-rgb] [--count 25] [--places held-out drones clicks everything]
 
 DATA holds `flair/`, `dubai/` and `oam_buildings/`. Each object is asked for by a click in its middle, by a box around
-it, and by that click and four more, each in the middle of the worst mistake.
+it, and by that click and four more, each in the middle of the worst mistake. `everything` is of zone B.
 """
 
 from __future__ import annotations
 
 import argparse
 import logging
+import resource
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -32,7 +33,8 @@ def main() -> None:
     parser.add_argument("--places", nargs="+", default=["held-out", "drones", "clicks"], help="what is measured")
     args = parser.parse_args()
     logging.getLogger("geoseg").setLevel(logging.ERROR)
-    print(HEADER)
+    if {"held-out", "drones"} & set(args.places):
+        print(HEADER)
     if "held-out" in args.places:
         scores("FLAIR zone B", args, [judged_flair(args.data)], FLAIR_KINDS, 4 * LEAST)
         scores("Dubai tile 4", args, judged_dubai(args.data), DUBAI_KINDS, LEAST)
@@ -41,6 +43,8 @@ def main() -> None:
         scores("drone mosaics", args, drone, {"building": (1,)}, 4 * LEAST)
     if "clicks" in args.places:
         clicks(args.data / "flair" / "zone_B_rgb.tif", args.model)
+    if "everything" in args.places:
+        everything(args.data / "flair" / "zone_B_rgb.tif", args.model)
 
 
 def scores(
@@ -55,6 +59,23 @@ def mask_of(path: Path) -> np.ndarray:
     """1 within a building."""
     with rasterio.open(path.with_name(path.name.replace("_rgb", "_mask"))) as raster:
         return (raster.read(1) != 0).astype(np.uint8)
+
+
+def everything(scene: Path, model: str) -> None:
+    """Seconds, objects and memory of all that a lattice of points finds."""
+    segmenter = geoseg.prompt(scene, model, cache_gb=0)
+    segmenter.point(*segmenter.place.transform @ (100, 100), crs=None)  # libraries and network are loaded
+    before, started = peak_mb(), time.perf_counter()
+    found = segmenter.everything()
+    seconds = time.perf_counter() - started
+    print(
+        f"{' x '.join(map(str, segmenter.place.shape))} px: {seconds:.0f} s, {len(found)} objects, {found.whole.sum()} "
+        f"of them whole; memory at its peak {peak_mb():.0f} MB, of which {before:.0f} MB before"
+    )
+
+
+def peak_mb() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def clicks(scene: Path, model: str) -> None:

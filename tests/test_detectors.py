@@ -31,6 +31,7 @@ from geoseg.objects.files import instances_file, panoptic_file
 from geoseg.objects.panoptic import VOID
 from geoseg.raster.labels import LabelOptions, open_labels
 from geoseg.training.config import TrainConfig
+from geoseg.training.detections import judge_objects
 from geoseg.training.instances import DetectionTask, anchors_for, target_of
 from geoseg.training.losses import IGNORE, PartialCrossEntropy
 from geoseg.training.samples import ArrayScene
@@ -97,7 +98,50 @@ def test_training_on_footprints_finds_them(trained: Path) -> None:
     card = load_model(trained / "run" / "roofs").card
     assert card.architecture.args["anchors_px"] == [12, 16, 24] or min(card.architecture.args["anchors_px"]) >= 8
     assert not card.position_independent
-    assert set(card.scores["scene"]) == {"roof", "other", "overall_accuracy"}
+    assert set(card.scores["scene"]) == {"roof", "other", "overall_accuracy", "roof_ap50", "roof_ap"}
+    assert card.scores["scene"]["roof_ap50"] > 0.9
+
+
+def test_scores_of_the_card_are_those_of_the_files(trained: Path, tmp_path: Path) -> None:
+    """From labels in memory, of two scenes together, as `geoseg evaluate-objects` from files: no line of it is shared
+    but the counting."""
+    model = load_model(trained / "run" / "roofs")
+    labels = np.ones((SIDE, SIDE), np.uint8)
+    for top, left, bottom, right in roofs()[::2]:  # what else is found is wrong
+        labels[top:bottom, left:right] = 0
+    labels[:40] = IGNORE
+    with rasterio.open(trained / "scene.tif") as raster:
+        scene = ArrayScene(raster.read(), labels, 0.5)
+    shapes = [on_ground(*roof) for roof in roofs()[::2]]
+    gpd.GeoDataFrame({"class_name": ["roof"] * len(shapes)}, geometry=shapes, crs=UTM).to_file(tmp_path / "half.gpkg")
+    area = gpd.GeoDataFrame(geometry=[on_ground(40, 0, SIDE, SIDE)], crs=UTM)
+    area.to_file(tmp_path / "area.gpkg")
+    run = RunOptions(device="cpu", precision="float32")
+    instances_file(
+        trained / "scene.tif", tmp_path / "o.gpkg", model=model, raster=tmp_path / "o.tif", run=run, least_score=0.05
+    )
+    expected = evaluate_objects(tmp_path / "o.tif", tmp_path / "half.gpkg", aoi=tmp_path / "area.gpkg").by_class["roof"]
+    found = judge_objects(model, [scene])
+    assert 0.2 < found["roof_ap50"] < 0.9
+    assert found["roof_ap50"] == pytest.approx(expected["ap50"], abs=0.002)
+    assert found["roof_ap"] == pytest.approx(expected["ap"], abs=0.002)
+
+
+def test_scores_of_scenes_of_a_place_are_of_all_objects(trained: Path) -> None:
+    """A scene without a label adds nothing; one on which all is found, and one on which nothing is, give half."""
+    model = load_model(trained / "run" / "roofs")
+    labels = np.ones((SIDE, SIDE), np.uint8)
+    for top, left, bottom, right in roofs():
+        labels[top:bottom, left:right] = 0
+    with rasterio.open(trained / "scene.tif") as raster:
+        pixels = raster.read()
+    seen = ArrayScene(pixels, labels, 0.5)
+    unlabelled = ArrayScene(pixels, np.full_like(labels, IGNORE), 0.5)
+    blank = ArrayScene(np.full_like(pixels, 60), labels, 0.5)
+    alone = judge_objects(model, [seen])
+    assert judge_objects(model, [unlabelled, seen, unlabelled]) == alone
+    assert judge_objects(model, [blank, seen])["roof_ap50"] == pytest.approx(alone["roof_ap50"] / 2, abs=0.03)
+    assert judge_objects(model, [unlabelled]) == {}
 
 
 def test_ids_do_not_depend_on_blocks_or_workers(trained: Path, tmp_path: Path) -> None:

@@ -157,6 +157,22 @@ def test_noise_at_outlines_joins_nothing_wrongly() -> None:
     assert found.max() == 36
 
 
+def test_a_block_of_houses_that_some_chips_see_as_one_does_not_join_the_houses() -> None:
+    """Each chip shows two houses, and, less surely, both as one, which shares more than half with the larger."""
+    grid = ChipGrid((40, 120), 40, 20)
+    ids = np.zeros(grid.shape, np.int64)
+    for number, col in enumerate(range(2, 120, 20), 1):
+        ids[10:30, col : col + (16 if number % 2 else 6)] = number
+    pieces = list(shown(ids, grid))
+    for index in grid.cores(Window(0, 0, *grid.shape)):
+        window = grid.chip_window(index).clipped(grid.shape)
+        for first in (1, 3, 5):
+            both = ndimage.binary_closing((ids == first) | (ids == first + 1), np.ones((1, 7)))
+            block = Piece.of(index, window, both[window.slices], class_id=1, score=0.4, confidence=0.4)
+            pieces += [] if block is None else [block]
+    check(ids, grid, pieces)
+
+
 def test_without_a_halo_nothing_can_be_joined() -> None:
     ids = np.zeros((20, 40), np.int64)
     ids[5:10, 10:30] = 1

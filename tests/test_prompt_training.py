@@ -13,8 +13,8 @@ from test_prompts import scene
 
 from geoseg.grid import Window
 from geoseg.models.promptable import NEGATIVE, POSITIVE, Masks
-from geoseg.prompts.follow import Mask
-from geoseg.prompts.judge import WAYS, Scene, judge, means, overlap
+from geoseg.prompts.follow import Mask, overlap
+from geoseg.prompts.judge import WAYS, Scene, judge, means
 from geoseg.prompts.parts import PartChips, PartScene, PartSource
 from geoseg.prompts.recipe import candidates_loss, card, halved, loss_of
 from geoseg.prompts.recipe import overlap as iou

@@ -8,7 +8,9 @@ import numpy as np
 import pyproj
 import pytest
 import shapely
+import xarray as xr
 from affine import Affine
+from geopandas.testing import assert_geodataframe_equal
 from prompt_networks import SameColor, prompt_card, tiny_promptable
 from rasterio.features import rasterize
 from scene_files import write
@@ -16,7 +18,7 @@ from shapely.geometry import Polygon
 
 import geoseg
 from geoseg.errors import InputError
-from geoseg.prompts import PromptSegmenter
+from geoseg.prompts import Answer, PromptSegmenter
 from geoseg.prompts.chips import ChipAt, Lattice
 from geoseg.raster.reader import SceneOptions
 
@@ -183,13 +185,6 @@ def test_many_objects_are_those_asked_one_by_one_and_batches_are_bounded(tmp_pat
     assert network.embedded <= len(Lattice((150, 170), 64).all_of(0)) + 9 + 4
 
 
-def test_everything_is_each_object_once(tmp_path: Path) -> None:
-    found = opened(scene(tmp_path / "s.tif")).everything(spacing=8)
-    red = 108 * 12 + 60 * 8
-    assert sorted(found["area_m2"] * 4) == pytest.approx([144, 160, red, 150 * 170 - red - 144 - 160], abs=12)
-    assert found["id"].tolist() == [1, 2, 3, 4]
-
-
 def test_what_a_text_names_is_found_once_and_whole(tmp_path: Path) -> None:
     segmenter = opened(scene(tmp_path / "s.tif"))
     assert sorted(segmenter.text("20,40,200")["area_m2"]) == [36, 40]
@@ -226,8 +221,6 @@ def test_points_and_boxes_that_cannot_be_used(tmp_path: Path) -> None:
         segmenter.box(8, 45, 9, 46)
     with pytest.raises(InputError, match="EPSG:123"):
         segmenter.point(*inside, crs="EPSG:123")
-    with pytest.raises(InputError, match="to_raster"):
-        geoseg.prompt(geoseg.open_scene(tmp_path / "s.tif"), tiny_promptable())
     with pytest.raises(InputError, match="0 GB or more"):
         geoseg.prompt(tmp_path / "s.tif", tiny_promptable(), cache_gb=-1)
 
@@ -269,3 +262,61 @@ def test_polygons_are_valid_where_a_mask_touches_itself(tmp_path: Path) -> None:
     write(tmp_path / "s.tif", pixels, descriptions=("red", "green", "blue"), transform=NORTH_UP, crs=UTM)
     found = opened(tmp_path / "s.tif").point(*lonlat(NORTH_UP, 1.5, 1.5)).best.polygon
     assert shapely.is_valid(found)
+
+
+@pytest.mark.parametrize("transform", [NORTH_UP, SOUTH_UP, TURNED], ids=["north up", "south up", "turned"])
+@pytest.mark.parametrize("kind", ["lazy", "in memory"])
+def test_an_array_is_answered_as_its_file_is(tmp_path: Path, transform: Affine, kind: str) -> None:
+    path = scene(tmp_path / "s.tif", transform=transform)
+    array = geoseg.open_scene(path) if kind == "lazy" else geoseg.open_scene(path).compute()
+    network = SameColor()
+    network.card = prompt_card(64, gsd_m=1.0, pool_to_m=0.5)
+    file, here = (PromptSegmenter.of(source, network) for source in (str(path), array))
+    assert here.place == file.place
+    for row, col in ((134.5, 44.5), (45.5, 30.5), (75.5, 75.5)):
+        point = lonlat(transform, row, col)
+        one, other = file.point(*point), here.point(*point)
+        assert_same(one, other)
+        assert_same(one.refine(*lonlat(transform, 10.5, 12.5)), other.refine(*lonlat(transform, 10.5, 12.5)))
+    corners = np.array([lonlat(transform, row, col) for row, col in ((7, 3), (7, 25), (17, 25), (17, 3))])
+    assert_same(file.box(*corners.min(0), *corners.max(0)), here.box(*corners.min(0), *corners.max(0)))
+    assert_geodataframe_equal(file.everything(), here.everything())
+
+
+def assert_same(one: Answer, other: Answer) -> None:
+    assert one.best.polygon.equals_exact(other.best.polygon, 0)
+    assert (one.best.score, one.best.area, one.reply.at) == (other.best.score, other.best.area, other.reply.at)
+
+
+def test_of_a_lazy_array_only_the_chips_that_are_looked_at_are_computed(tmp_path: Path) -> None:
+    computed: list[tuple[int, ...]] = []
+
+    def noted(block: np.ndarray) -> np.ndarray:
+        computed.append(block.shape)
+        return block
+
+    array = geoseg.open_scene(scene(tmp_path / "s.tif")).chunk({"y": 64, "x": 64})
+    array = array.copy(data=array.data.map_blocks(noted, dtype=np.uint8, meta=np.empty((0, 0, 0), np.uint8)))
+    network = SameColor()
+    segmenter = geoseg.prompt(array, network)
+    computed.clear()
+    segmenter.point(*lonlat(NORTH_UP, 10.5, 10.5))
+    segmenter.point(*lonlat(NORTH_UP, 12.5, 20.5))
+    assert computed == [(3, 64, 64)]
+    assert network.embedded == 1
+
+
+def test_arrays_say_what_is_not_measured_and_how_they_are_scaled(tmp_path: Path) -> None:
+    path = tmp_path / "s.tif"
+    pixels = np.full((3, 64, 64), 100, np.uint8)
+    pixels[:, 20:24, :] = 0
+    write(path, pixels, descriptions=("red", "green", "blue"), transform=NORTH_UP, crs=UTM, nodata=0)
+    file, here = (geoseg.prompt(source, SameColor(tolerance=10)) for source in (path, geoseg.open_scene(path)))
+    point = lonlat(NORTH_UP, 40.5, 40.5)
+    assert_same(file.point(*point), here.point(*point))
+    with pytest.raises(InputError, match="nodata"):
+        here.point(*lonlat(NORTH_UP, 21.5, 40.5))
+    real = geoseg.open_scene(path).astype(np.float32).assign_attrs(scale=1 / 255, offset=0.0)
+    assert_same(geoseg.prompt(real, SameColor(tolerance=10)).point(*point), file.point(*point))
+    with pytest.raises(InputError, match="none of them y and x"):
+        geoseg.prompt(xr.DataArray(np.zeros((3, 4, 5), np.uint8)), SameColor())

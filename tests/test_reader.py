@@ -465,7 +465,7 @@ def test_a_strong_reduction_reads_part_by_part(tmp_path: Path, monkeypatch: pyte
     values = ramp(1, 200, 200, dtype="float64")
     reader = open_reader(write(tmp_path / "a.tif", values)).resampled(200)
     at_once = whole(reader).values
-    monkeypatch.setattr("geoseg.raster.reader.RESAMPLING_PIXELS", 3000)
+    monkeypatch.setattr("geoseg.raster.window_reader.RESAMPLING_PIXELS", 3000)
     np.testing.assert_array_equal(whole(reader).values, at_once)
     np.testing.assert_allclose(at_once, values.reshape(1, 10, 20, 10, 20).mean(axis=(2, 4)))
 

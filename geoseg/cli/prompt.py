@@ -20,6 +20,7 @@ def prompt(
     boxes: Annotated[Path | None, typer.Option(help="Polygons whose bounds are boxes; columns id, class_name.")] = None,
     text: Annotated[str | None, typer.Option(help="What to find, as in 'swimming pool'; for SAM 3.")] = None,
     everything: Annotated[bool, typer.Option("--everything", help="All that a lattice of points finds.")] = False,
+    least_score: Annotated[float, typer.Option(help="With --everything, leave out objects below this score.")] = 0.3,
     model: Annotated[
         str, typer.Option(help="Bundle that takes prompts; folder or hf:org/name of a SAM, SAM 2 or SAM 3 model.")
     ] = "prompt-rgb",
@@ -44,6 +45,7 @@ def prompt(
             boxes=boxes,
             text=text,
             everything=everything,
+            least_score=least_score,
             model=model,
             classes=options.listed(classes),
             reading=options.scene_options(bands, nodata, valid_mask, scale, offset, gsd),

@@ -65,7 +65,8 @@ class ModelCard(_Strict):
         position_independent: whether the answer does not depend on where in a chip a pixel lies, given enough halo.
         temperature: logits are divided by it before probabilities are taken (Guo et al. 2017); classes stay.
         calibration: what the temperature was fitted on and what it gained: ece_before, ece_after, pixels.
-        scores: IoU by class, by place not trained on.
+        scores: IoU by class, by place not trained on; of a detector also the average precision of its masks,
+            `CLASS_ap50` (at IoU 0.5) and `CLASS_ap` (mean over 0.5 to 0.95).
         limitations: where it fails.
         weights_sha256: of names, shapes and values of the weights, or of an ONNX graph; None without weights.
     """

@@ -115,7 +115,7 @@ def _scores(ids: IdRaster, other: Side, pairs: Pairs) -> ObjectScores:
     for number, found in quality.items():
         row: dict[str, float] = dict(found._asdict())
         if number in ids.things:
-            row |= _precisions(pairs, ids.segments, other.segments, number)
+            row |= precisions(pairs, ids.segments, other.segments, number)
         by_class[names.get(number, f"class_{number}")] = row
     overall = dict(zip(("pq", "sq", "rq"), mean_quality(quality), strict=True))
     kinds = {"things": told & ids.things, "stuff": told - ids.things}
@@ -129,7 +129,8 @@ def _scores(ids: IdRaster, other: Side, pairs: Pairs) -> ObjectScores:
     return ObjectScores(by_class, overall)
 
 
-def _precisions(pairs: Pairs, predicted: Segments, reference: Segments, class_id: int) -> dict[str, float]:
+def precisions(pairs: Pairs, predicted: Segments, reference: Segments, class_id: int) -> dict[str, float]:
+    """AP of the masks of a class, as a mean over IoU 0.5 to 0.95, and at 0.5 and 0.75."""
     found = average_precision(pairs, predicted, reference, class_id)
     return {"ap": float(np.mean(list(found.values()))), "ap50": found[0.5], "ap75": found[0.75]}
 

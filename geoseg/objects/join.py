@@ -2,8 +2,8 @@
 
 A network sees a scene chip by chip, and an object may lie in several chips or be larger than any. Each chip gives
 pieces: masks that are clipped to none but the chip itself. Where two chips overlap, two pieces are of one object if a
-part of the one there and a part of the other are the same, by the IoU of their pixels. Objects are the connected sets
-of that graph: one that is larger than a chip is a chain of pieces.
+part of the one there and a part of the other are the same, by the IoU of their pixels, and neither has a better match
+there. Objects are the connected sets of that graph: one that is larger than a chip is a chain of pieces.
 
 A chip speaks for its core, and beyond it only of objects that begin there or that it shares:
 
@@ -25,6 +25,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,13 +33,35 @@ from scipy import ndimage
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
-from geoseg.grid import ChipGrid, Window
+from geoseg.grid import Window
 
 SAME = 0.5  # parts in an overlap are one where their IoU is larger
 COVERED = 0.5  # an object with a larger share in better ones is a duplicate
 CELL = 128  # pixels; objects that may share pixels are looked for by squares of this size
 
 Mask = NDArray[np.bool_]
+
+
+class Chips(Protocol):
+    """Where chips lie: one for each index, at the same distance along both axes, as of `geoseg.grid.ChipGrid`."""
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns of the scene."""
+
+    @property
+    def chip(self) -> int:
+        """Side of a chip."""
+
+    @property
+    def core(self) -> int:
+        """Distance between chips."""
+
+    def chip_window(self, index: tuple[int, int], /) -> Window:
+        """What a chip shows; may overhang."""
+
+    def core_window(self, index: tuple[int, int], /) -> Window:
+        """What it speaks for: each pixel of the scene is in one core."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +129,13 @@ class Found(Masked):
         return self.window.row * width + self.window.col + int(np.argmax(self.mask[0]))
 
 
+class Joined(NamedTuple):
+    """An object and the pieces that it was joined from."""
+
+    found: Found
+    pieces: list[Piece]
+
+
 def cropped(window: Window, mask: Mask) -> tuple[Window, bytes] | None:
     """The smallest window around the pixels of a mask, and its bits; None where there are no pixels."""
     rows, cols = (np.flatnonzero(mask.any(axis)) for axis in (1, 0))
@@ -115,7 +145,7 @@ def cropped(window: Window, mask: Mask) -> tuple[Window, bytes] | None:
     return part.shifted(window.row, window.col), np.packbits(mask[part.slices]).tobytes()
 
 
-def join_pieces(pieces: Iterable[Piece], grid: ChipGrid, *, same: float = SAME) -> list[Found]:
+def join_pieces(pieces: Iterable[Piece], grid: Chips, *, same: float = SAME) -> list[Found]:
     """The objects of a scene, in the order of their first pixels; they share no pixel.
 
     Args:
@@ -123,11 +153,16 @@ def join_pieces(pieces: Iterable[Piece], grid: ChipGrid, *, same: float = SAME) 
         grid: where the chips lie.
         same: IoU from which on parts in the overlap of two chips are of one object.
     """
+    width = grid.shape[1]
+    objects = [one.found for one in joined(pieces, grid, same=same)]
+    return sorted(apart(objects, width), key=lambda found: found.first(width))
+
+
+def joined(pieces: Iterable[Piece], grid: Chips, *, same: float = SAME) -> list[Joined]:
+    """Objects that may share pixels, in an order that is theirs alone; see `join_pieces`."""
     ordered = sorted(pieces, key=lambda piece: (piece.chip, piece.window, piece.class_id, -piece.score, piece.bits))
     sets = _sets(ordered, grid, same)
-    objects = [found for members in sets if (found := _united(members, grid)) is not None]
-    width = grid.shape[1]
-    return sorted(apart(objects, width), key=lambda found: found.first(width))
+    return [Joined(found, members) for members in sets if (found := _united(members, grid)) is not None]
 
 
 def apart(objects: Iterable[Found], width: int) -> list[Found]:
@@ -172,7 +207,7 @@ def largest_part(mask: Mask) -> Mask:
     return np.asarray(labels == int(np.argmax(sizes)) + 1)
 
 
-def _sets(pieces: Sequence[Piece], grid: ChipGrid, same: float) -> Iterator[list[Piece]]:
+def _sets(pieces: Sequence[Piece], grid: Chips, same: float) -> Iterator[list[Piece]]:
     """Pieces of one object together; what no chip speaks for is left out."""
     pairs = np.array(list(_links(pieces, grid, same)), np.int64).reshape(-1, 2)
     ones = np.ones(len(pairs), np.bool_)
@@ -184,11 +219,11 @@ def _sets(pieces: Sequence[Piece], grid: ChipGrid, same: float) -> Iterator[list
     return (members for members in sets if len(members) > 1 or _begins_in_core(members[0], grid))
 
 
-def _begins_in_core(piece: Piece, grid: ChipGrid) -> bool:
+def _begins_in_core(piece: Piece, grid: Chips) -> bool:
     return bool(piece.within(grid.core_window(piece.chip)).any())
 
 
-def _links(pieces: Sequence[Piece], grid: ChipGrid, same: float) -> Iterator[tuple[int, int]]:
+def _links(pieces: Sequence[Piece], grid: Chips, same: float) -> Iterator[tuple[int, int]]:
     """Pairs of pieces of two chips that are of one object."""
     of_chip: dict[tuple[int, int], list[int]] = {}
     for number, piece in enumerate(pieces):
@@ -206,24 +241,32 @@ def _links(pieces: Sequence[Piece], grid: ChipGrid, same: float) -> Iterator[tup
 def _matches(
     pieces: Sequence[Piece], own: Sequence[int], others: Sequence[int], shared: Window, same: float
 ) -> Iterator[tuple[int, int]]:
-    """Pairs with the same part in the overlap of their chips."""
+    """Pairs with the same part in the overlap of their chips, where neither part has a better match there.
+
+    The best alone: a chip may show a house, and a block of houses that is half of it, and so may its neighbour.
+    """
     near = [(number, pieces[number].window.intersection(shared)) for number in others]
     near = [(number, window) for number, window in near if not window.is_empty]
+    found: list[tuple[float, tuple[int, int], tuple[int, int]]] = []
     for one in own:
         window = pieces[one].window.intersection(shared)
         if window.is_empty:
             continue
         for other, its in near:
-            if (
-                pieces[one].class_id == pieces[other].class_id
-                and not window.intersection(its).is_empty
-                and _is_same(pieces[one], pieces[other], hull(window, its), same)
-            ):
-                yield one, other
+            if pieces[one].class_id == pieces[other].class_id and not window.intersection(its).is_empty:
+                alike = _alike(pieces[one], pieces[other], hull(window, its))
+                found += [(iou, (one, part), (other, its_part)) for part, its_part, iou in alike if iou > same]
+    best: dict[tuple[bool, int, int], float] = {}
+    for iou, first, second in found:
+        for key in ((True, *first), (False, *second)):
+            best[key] = max(iou, best.get(key, 0.0))
+    for iou, first, second in found:
+        if iou == best[True, *first] == best[False, *second]:
+            yield first[0], second[0]
 
 
-def _is_same(one: Piece, other: Piece, window: Window, same: float) -> bool:
-    """Whether a connected part of one and a connected part of the other are the same but for a few pixels.
+def _alike(one: Piece, other: Piece, window: Window) -> list[tuple[int, int, float]]:
+    """Numbers of connected parts of one and of the other that share pixels, and their IoU.
 
     Parts, not wholes: of an object in the shape of a U one chip may see two arms where another sees the bend.
     """
@@ -231,9 +274,9 @@ def _is_same(one: Piece, other: Piece, window: Window, same: float) -> bool:
     second, count = ndimage.label(other.within(window))
     pairs = first.astype(np.int64) * (count + 1) + second
     values, shared = np.unique(pairs[(first > 0) & (second > 0)], return_counts=True)
-    sizes, its = np.bincount(first.ravel()), np.bincount(second.ravel())
-    union = sizes[values // (count + 1)] + its[values % (count + 1)] - shared
-    return bool((shared > same * union).any())
+    parts, its = values // (count + 1), values % (count + 1)
+    union = np.bincount(first.ravel())[parts] + np.bincount(second.ravel())[its] - shared
+    return list(zip(parts.tolist(), its.tolist(), (shared / union).tolist(), strict=True))
 
 
 def hull(one: Window, other: Window) -> Window:
@@ -242,7 +285,7 @@ def hull(one: Window, other: Window) -> Window:
     return Window(row, col, max(one.row_stop, other.row_stop) - row, max(one.col_stop, other.col_stop) - col)
 
 
-def _united(pieces: Sequence[Piece], grid: ChipGrid) -> Found | None:
+def _united(pieces: Sequence[Piece], grid: Chips) -> Found | None:
     """The object that some pieces are of; None where they settle that no pixel is."""
     window = pieces[0].window
     for piece in pieces:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -26,7 +27,7 @@ from geoseg.objects.scores import UNLABELLED, Segments
 from geoseg.raster.files import FileFacts, look_at
 from geoseg.raster.handles import reading
 from geoseg.raster.label_polygons import COLUMNS, Layer, find_layer
-from geoseg.raster.labels import LabelOptions, LabelReader, open_labels
+from geoseg.raster.labels import LabelOptions, open_labels
 from geoseg.raster.landcover import read_legend
 from geoseg.vector.blocks import BlockPixels, Blocks, trace_blocks
 from geoseg.vector.join import join
@@ -35,6 +36,7 @@ from geoseg.vector.rings import build_polygons
 from geoseg.vector.trace import BACKGROUND
 
 BLOCK = 2048
+ReadCodes = Callable[[Window], NDArray[np.uint8]]  # label codes (height, width) of a window, those of classes first
 
 
 class Side(Protocol):
@@ -142,14 +144,16 @@ class Parts:
         stuff: (label codes,) id of a class of stuff; 0 for other codes, -1 for groups, which tell no class.
     """
 
-    labels: LabelReader
+    labels: ReadCodes
     painter: OutlinePainter
     segments: Segments
     stuff: Ids
 
     @classmethod
-    def of(cls, labels: LabelReader, legend: Legend, ground: Ground, *, things: set[int], with_stuff: bool) -> Parts:
-        """Trace the parts, block by block."""
+    def of(
+        cls, labels: ReadCodes, legend: Legend, shape: tuple[int, int], *, things: set[int], with_stuff: bool
+    ) -> Parts:
+        """Trace the parts of labels on a grid of rows and columns, block by block."""
         thing = np.isin(legend.ids, list(things))
 
         def read(window: Window) -> BlockPixels:
@@ -158,7 +162,7 @@ class Parts:
             is_thing = known & np.append(thing, False)[np.where(known, codes, len(legend.ids))]
             return BlockPixels(np.where(is_thing, codes.astype(np.int32), np.int32(BACKGROUND)))
 
-        coverage = join(trace_blocks(read, Blocks.regular(ground.shape, BLOCK)))
+        coverage = join(trace_blocks(read, Blocks.regular(shape, BLOCK)))
         painter = OutlinePainter(build_polygons(coverage, Affine.identity()), Affine.identity())
         stuff = np.full(256, UNLABELLED, np.int32)
         stuff[: len(legend.ids)] = NOTHING
@@ -263,4 +267,4 @@ def open_reference(path: str | os.PathLike[str], predicted: IdRaster, options: L
             raise InputError(f"{path} lies on another grid than {facts.path}; ids cannot be resampled.")
         return other
     labels = open_labels(path, legend, shape=facts.shape, transform=facts.transform, crs=facts.crs, options=options)
-    return Parts.of(labels, legend, ground, things=predicted.things, with_stuff=predicted.is_panoptic)
+    return Parts.of(labels, legend, ground.shape, things=predicted.things, with_stuff=predicted.is_panoptic)

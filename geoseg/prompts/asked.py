@@ -15,7 +15,7 @@ from pyproj.exceptions import CRSError
 from geoseg.errors import InputError
 from geoseg.grid import Window
 from geoseg.raster.label_codes import apply
-from geoseg.raster.reader import SceneReader
+from geoseg.raster.window_reader import WindowReader
 
 LONLAT = "EPSG:4326"
 CELL = 512  # pixels; points are looked up in squares of this size
@@ -69,7 +69,7 @@ class Place:
     crs: pyproj.CRS | None
 
     @classmethod
-    def of(cls, reader: SceneReader) -> Place:
+    def of(cls, reader: WindowReader) -> Place:
         crs = None if reader.crs is None else pyproj.CRS.from_user_input(reader.crs.to_wkt())
         return cls(reader.shape, reader.transform, crs)
 
@@ -131,7 +131,7 @@ class Place:
             )
 
 
-def check_measured(reader: SceneReader, pixels: Floats, names: Sequence[str]) -> None:
+def check_measured(reader: WindowReader, pixels: Floats, names: Sequence[str]) -> None:
     """Refuse points on nodata; the scene is read once for each square that holds some.
 
     Raises:

@@ -7,7 +7,7 @@ the same number of pixels: an object that reaches the rim of its chip is looked 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from geoseg.grid import Window
 from geoseg.raster.normalize import Normalization
-from geoseg.raster.reader import SceneReader
+from geoseg.raster.window_reader import WindowReader
 
 WIDEST_PX = 4096  # pixels of the scene that a chip covers at most, so that masks stay small
 ROOM = 0.75  # share of a chip's side that what is asked may take
@@ -116,10 +116,52 @@ class Lattice:
         return any(goes_on and bool(rim.any()) for goes_on, rim in sides)
 
 
-def read_chip(reader: SceneReader, lattice: Lattice, at: ChipAt, normalization: Normalization) -> Chip:
+@dataclass(frozen=True, slots=True)
+class LevelChips:
+    """The chips of a level, each with the places that are asked about there: `around` gives those the same chip.
+
+    Attributes:
+        lattice: of all levels.
+        level: one of them.
+    """
+
+    lattice: Lattice
+    level: int
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns of the scene."""
+        return self.lattice.shape
+
+    @property
+    def chip(self) -> int:
+        """Pixels of the scene along a chip's side."""
+        return 2 * self.core
+
+    @property
+    def core(self) -> int:
+        """Pixels of the scene from chip to chip."""
+        return self.lattice.side * self.lattice.zoom(self.level) // 2
+
+    def chip_window(self, index: tuple[int, int]) -> Window:
+        return self.lattice.window(ChipAt(self.level, *index))
+
+    def core_window(self, index: tuple[int, int]) -> Window:
+        """The middle of a chip; of chips at the scene's edges also what lies between it and the edge."""
+        window, margin = self.chip_window(index), self.core // 2
+        row, row_stop = _core(window.row, window.row_stop, margin, self.shape[0])
+        col, col_stop = _core(window.col, window.col_stop, margin, self.shape[1])
+        return Window(row, col, row_stop - row, col_stop - col)
+
+
+def _core(start: int, stop: int, margin: int, length: int) -> tuple[int, int]:
+    return start + margin if start else 0, stop - (stop - start) // 2 + margin if stop < length else length
+
+
+def read_chip(reader: WindowReader, lattice: Lattice, at: ChipAt, normalization: Normalization) -> Chip:
     """The pixels of a chip, means of `zoom` x `zoom` pixels of the scene."""
     zoom, side = lattice.zoom(at.level), lattice.side
-    seen = reader if zoom == 1 else replace(reader, zoom=float(zoom))
+    seen = reader if zoom == 1 else reader.zoomed(float(zoom))
     wanted = Window(at.row * side // 2, at.col * side // 2, side, side)
     inside = wanted.clipped(seen.shape)
     stored, measured = seen.read(inside)

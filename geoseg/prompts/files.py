@@ -9,16 +9,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import geopandas as gpd
+import xarray as xr
 
 from geoseg.errors import InputError
 from geoseg.models import Model
 from geoseg.prompts.cache import DEFAULT_GB
+from geoseg.prompts.everything import LEAST_SCORE
 from geoseg.prompts.load import DEFAULT
 from geoseg.prompts.networks import Network
 from geoseg.prompts.segmenter import PromptSegmenter, prompt
 from geoseg.prompts.tables import read_prompts
 from geoseg.raster.layers import Source as Given
-from geoseg.raster.reader import SceneOptions
+from geoseg.raster.reader import SceneOptions, SceneReader
 from geoseg.vector.export import check_crs_fits, check_vector_output, write_polygons
 
 log = logging.getLogger(__name__)
@@ -44,13 +46,14 @@ class PromptSummary:
 
 
 def prompt_file(
-    scene: Given | Sequence[Given],
+    scene: Given | Sequence[Given] | xr.DataArray,
     output: FileName,
     *,
     points: FileName | None = None,
     boxes: FileName | None = None,
     text: str | None = None,
     everything: bool = False,
+    least_score: float = LEAST_SCORE,
     model: FileName | Model | Network = DEFAULT,
     classes: Sequence[str] | None = None,
     reading: SceneOptions | None = None,
@@ -61,18 +64,19 @@ def prompt_file(
     """Write a polygon for each object that is asked for, with id, score, area_m2, whole, and class_name where given.
 
     Args:
-        scene: path, VRT, URL, `catalog.yaml#name`, or several files on one grid.
+        scene: as for `geoseg.prompt`.
         output: .gpkg, .parquet, .fgb or .geojson.
         points: file of points on objects and beside them; see `geoseg.prompts.tables.read_prompts`.
         boxes: file of boxes around objects.
         text: names what to find, where the model reads.
-        everything: all that a lattice of points finds.
+        everything: all that a lattice of points finds, joined across chips.
+        least_score: of what counts as found there, 0 to 1.
         model: as for `geoseg.prompt`.
         classes: names that the prompts' column class_name may hold; None for any.
-        reading: what the scene's files do not say.
+        reading: what the scene does not say.
         cache_gb: what embeddings may take in the cache folder; 0 keeps none.
         overwrite: replace an output that exists.
-        progress: called with step, objects done and objects in all.
+        progress: called with step, objects done and objects in all; for everything, chips.
 
     Raises:
         InputError: the scene, the model, a prompt or the output cannot be used; nothing was written.
@@ -83,13 +87,14 @@ def prompt_file(
     inputs = [Path(path) for path in (points, boxes) if path is not None]
     check_vector_output(output, overwrite=overwrite, inputs=inputs)
     segmenter = prompt(scene, model, reading=reading, cache_gb=cache_gb)
-    files = [file.path for file in segmenter.follower.reader.files]
+    reader = segmenter.follower.reader
+    files = [file.path for file in reader.files] if isinstance(reader, SceneReader) else []
     check_vector_output(output, overwrite=overwrite, inputs=[*inputs, *files])
     check_crs_fits(output, segmenter.place.crs)
     if text is not None:
         found, asked = segmenter.text(text).assign(class_name=text), 0
     elif everything:
-        found, asked = segmenter.everything(progress=progress), 0
+        found, asked = segmenter.everything(least_score=least_score, progress=progress), 0
     else:
         found, asked = _prompted(segmenter, points, boxes, classes, progress)
     write_polygons(found, output, selections=(), single_layer=True, overwrite=overwrite)

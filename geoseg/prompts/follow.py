@@ -17,7 +17,7 @@ from geoseg.prompts.cache import EmbeddingCache
 from geoseg.prompts.chips import ChipAt, Lattice, read_chip
 from geoseg.prompts.networks import ChipPrompts, Embedded, Found, Network
 from geoseg.raster.normalize import Normalization
-from geoseg.raster.reader import SceneReader
+from geoseg.raster.window_reader import WindowReader
 
 BATCH = 16  # prompts that are answered at once; what they hold in memory does not grow with their number
 MARGIN = 3  # pixels of the logits around what is enlarged
@@ -65,7 +65,7 @@ class Follower:
         cache: of its embeddings.
     """
 
-    reader: SceneReader
+    reader: WindowReader
     network: Network
     lattice: Lattice
     normalization: Normalization
@@ -166,6 +166,17 @@ def on_chip(objects: Sequence[Asked], lattice: Lattice, at: ChipAt) -> ChipPromp
     return ChipPrompts(points, labels, boxes)
 
 
+def overlap(mask: Mask, other: Mask) -> float:
+    """IoU of two masks of one scene."""
+    both = mask.window.intersection(other.window)
+    total = int(mask.pixels.sum()) + int(other.pixels.sum())
+    if both.is_empty:
+        return 0.0
+    own, there = (part.pixels[both.relative_to(part.window).slices] for part in (mask, other))
+    shared = int((own & there).sum())
+    return shared / (total - shared)
+
+
 def enlarged_mask(logits: Floats, window: Window) -> Mask:
     """Where logits (side, side) of a window of the scene are above 0, in its pixels; around that, nothing is kept."""
     rows, cols = (np.flatnonzero((logits > 0).any(axis)) for axis in (1, 0))
@@ -200,4 +211,4 @@ def _by_chip(waiting: Sequence[tuple[int, ChipAt]]) -> Iterator[tuple[ChipAt, li
         yield at, groups[at]
 
 
-__all__ = ["BATCH", "Follower", "Found", "Mask", "Reply", "enlarged_mask", "on_chip"]
+__all__ = ["BATCH", "Follower", "Found", "Mask", "Reply", "enlarged_mask", "on_chip", "overlap"]

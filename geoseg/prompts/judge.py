@@ -12,7 +12,7 @@ from scipy import ndimage
 
 from geoseg.grid import Window
 from geoseg.prompts.asked import Asked
-from geoseg.prompts.follow import Mask, Reply
+from geoseg.prompts.follow import Mask, Reply, overlap
 from geoseg.prompts.networks import Network
 from geoseg.prompts.segmenter import PromptSegmenter
 from geoseg.prompts.simulate import innermost, worst_mistake
@@ -94,17 +94,6 @@ def rows(place: str, judged: Sequence[Judged]) -> list[str]:
         told = " | ".join(f"{value:.2f}" for value in means(own).values())
         found.append(f"| {place} | {kind.replace('_', ' ')} | {len(own)} | {told} |")
     return found
-
-
-def overlap(mask: Mask, other: Mask) -> float:
-    """IoU of two masks of one scene."""
-    both = mask.window.intersection(other.window)
-    total = int(mask.pixels.sum()) + int(other.pixels.sum())
-    if both.is_empty:
-        return 0.0
-    own, there = (part.pixels[both.relative_to(part.window).slices] for part in (mask, other))
-    shared = int((own & there).sum())
-    return shared / (total - shared)
 
 
 def _objects(scene: Scene, kinds: Mapping[str, Sequence[int]], least_px: int) -> Iterator[tuple[str, Mask]]:

@@ -32,8 +32,9 @@ from geoseg.prompts.load import DEFAULT, load_network
 from geoseg.prompts.networks import Network
 from geoseg.prompts.outline import Outline, one_part, outline
 from geoseg.prompts.words import find_named
+from geoseg.raster.arrays import ArrayReader
 from geoseg.raster.layers import Source as Given
-from geoseg.raster.reader import SceneOptions
+from geoseg.raster.reader import SceneOptions, SceneReader
 
 Point = tuple[float, float]
 
@@ -117,28 +118,26 @@ class PromptSegmenter:
     @classmethod
     def of(
         cls,
-        scene: Given | Sequence[Given],
+        scene: Given | Sequence[Given] | xr.DataArray,
         network: Network,
         *,
         reading: SceneOptions | None = None,
         cache_gb: float = DEFAULT_GB,
     ) -> PromptSegmenter:
         """Bring a scene and a network together; see `prompt`."""
-        if isinstance(scene, xr.DataArray):
-            raise InputError(
-                "Prompts are answered from files, and an array was given; write it with rio.to_raster first."
-            )
         if not cache_gb >= 0:
             raise InputError(f"The cache of embeddings is 0 GB or more, not {cache_gb:g}.")
         card = network.card
-        reader = open_named_reader(scene, reading)
+        reader = _opened(scene, reading)
         reader = reader.select(used_bands(card, reader.bands))
         check_gsd(card, reader.gsd_m)
         normalization = normalization_for(card, reader.bands, reader.dtype, scale=reader.scale, offset=reader.offset)
         base = pool_factor(card, reader.gsd_m)
         lattice = Lattice(reader.shape, card.chip_px, base, _first_level(card, reader.gsd_m, base))
-        seen = {"model": network.digest, "base": str(base), "normalization": repr(normalization)}
-        digest = hashlib.sha256(json.dumps(reader.fingerprint() | seen, sort_keys=True).encode()).hexdigest()
+        digest = None
+        if isinstance(reader, SceneReader):
+            seen = {"model": network.digest, "base": str(base), "normalization": repr(normalization)}
+            digest = hashlib.sha256(json.dumps(reader.fingerprint() | seen, sort_keys=True).encode()).hexdigest()
         follower = Follower(reader, network, lattice, normalization, EmbeddingCache(digest, cache_gb))
         return cls(follower, Place.of(reader))
 
@@ -205,10 +204,13 @@ class PromptSegmenter:
 
         Args:
             spacing: pixels of a chip between points; smaller objects may be missed.
-            least_score: of what counts as found.
-            progress: called with step, points done and points in all.
+            least_score: of what counts as found, 0 to 1.
+            progress: called with step, chips done and chips in all.
+
+        Raises:
+            InputError: the spacing is not positive, or the least score is none.
         """
-        found = find_everything(self, spacing=spacing, least_score=least_score, progress=progress)
+        found = find_everything(self.follower, self._found, spacing=spacing, least_score=least_score, progress=progress)
         return self.table(list(enumerate(found, 1)))
 
     def pixels(self, points: Sequence[Point], crs: object = LONLAT) -> NDArray[np.float64]:
@@ -252,6 +254,12 @@ class PromptSegmenter:
         return Candidate(score, found.polygon, found.area, is_whole)
 
 
+def _opened(scene: Given | Sequence[Given] | xr.DataArray, reading: SceneOptions | None) -> SceneReader | ArrayReader:
+    if isinstance(scene, xr.DataArray):
+        return ArrayReader.of(scene, reading or SceneOptions())
+    return open_named_reader(scene, reading)
+
+
 def _first_level(card: ModelCard, gsd_m: float | None, base: int) -> int:
     """The level at which chips have about the pixels that a model of this project was made for."""
     if card.pool_to_m is None or gsd_m is None:
@@ -260,7 +268,7 @@ def _first_level(card: ModelCard, gsd_m: float | None, base: int) -> int:
 
 
 def prompt(
-    scene: Given | Sequence[Given],
+    scene: Given | Sequence[Given] | xr.DataArray,
     model: str | os.PathLike[str] | Model | Network = DEFAULT,
     *,
     reading: SceneOptions | None = None,
@@ -269,11 +277,12 @@ def prompt(
     """Open a scene to be segmented by prompt.
 
     Args:
-        scene: path, VRT, URL, `catalog.yaml#name`, or several files on one grid.
+        scene: path, VRT, URL, `catalog.yaml#name`, several files on one grid, or (band, y, x) with a geobox, as from
+            `open_scene`, rioxarray, odc-stac, Zarr or netCDF; of a lazy one, the chips that are looked at are computed.
         model: a bundle that takes prompts, by name or path, or loaded; a folder or `hf:org/name` of a SAM, SAM 2 or
             SAM 3 model.
-        reading: what the scene's files do not say.
-        cache_gb: what embeddings may take in the cache folder; 0 keeps none.
+        reading: what the scene does not say.
+        cache_gb: what embeddings may take in the cache folder; 0 keeps none. Those of an array are kept in memory only.
 
     Raises:
         InputError: the scene or the model cannot be used, or do not fit.

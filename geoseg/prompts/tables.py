@@ -19,7 +19,7 @@ from pyogrio.errors import DataSourceError
 
 from geoseg.errors import InputError
 from geoseg.prompts.asked import Asked, Place, check_measured
-from geoseg.raster.reader import SceneReader
+from geoseg.raster.window_reader import WindowReader
 
 ID, LABEL = "id", "label"
 CLASS_COLUMNS = ("class_name", "class")
@@ -63,7 +63,7 @@ class _Rows(NamedTuple):
 
 
 def read_prompts(
-    points: Path_ | None, boxes: Path_ | None, reader: SceneReader, *, classes: Sequence[str] | None = None
+    points: Path_ | None, boxes: Path_ | None, reader: WindowReader, *, classes: Sequence[str] | None = None
 ) -> PromptTable:
     """The objects of a file of points, of a file of boxes, or of both, joined by `id`.
 
@@ -97,7 +97,7 @@ def read_prompts(
     return PromptTable(tuple(groups), names if has_class else None, objects)
 
 
-def _point_rows(path: Path_, place: Place, reader: SceneReader) -> _Rows:
+def _point_rows(path: Path_, place: Place, reader: WindowReader) -> _Rows:
     frame = _read(path, place, "points")
     _check_kinds(frame, path, {"Point"}, "points")
     ids, names, stated = _columns(frame, path)

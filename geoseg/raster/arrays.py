@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import dask.array as da
@@ -13,14 +15,84 @@ from odc.geo.geobox import GeoBox
 from rasterio.crs import CRS
 
 from geoseg.errors import InputError
+from geoseg.grid import Window
 from geoseg.raster.bands import band_names
 from geoseg.raster.files import look_at
 from geoseg.raster.ground import ground_sample_distance
 from geoseg.raster.lazy import spatial_coords
 from geoseg.raster.reader import SceneOptions
+from geoseg.raster.window_reader import Pixels, WindowReader
 
 _SPATIAL = (("y", "x"), ("latitude", "longitude"), ("lat", "lon"), ("northing", "easting"))
 _HINT = "Give a DataArray with dimensions (band, y, x) or (y, x), for example rioxarray.open_rasterio(...)."
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ArrayReader(WindowReader):
+    """A scene in a DataArray, read window by window as a `SceneReader` reads files; of a lazy one, what is asked for.
+
+    Attributes:
+        scene: (band, y, x) as `normalized` gives it.
+        native_shape: (rows, columns).
+        native_transform: of its pixels.
+        crs: coordinate reference system, None where unknown.
+        native_gsd_m: ground sample distance in metres, None where unknown.
+        zoom: pixels of the array per pixel.
+    """
+
+    scene: xr.DataArray
+    native_shape: tuple[int, int]
+    native_transform: Affine
+    crs: CRS | None
+    native_gsd_m: float | None
+    zoom: float = 1.0
+
+    @classmethod
+    def of(cls, scene: xr.DataArray, options: SceneOptions) -> ArrayReader:
+        """See `normalized`.
+
+        Raises:
+            InputError: dimensions, dtype or coordinates are not those of a scene.
+        """
+        scene = normalized(scene, options)
+        geobox = geobox_of(scene)
+        shape = scene.sizes["y"], scene.sizes["x"]
+        return cls(scene, shape, geobox.affine, _crs_of(geobox), scene.attrs.get("gsd_m"))
+
+    @property
+    def bands(self) -> tuple[str, ...]:
+        return tuple(str(name) for name in self.scene.band.values)
+
+    @property
+    def dtype(self) -> str:
+        return str(self.scene.dtype)
+
+    @property
+    def has_mask(self) -> bool:
+        """Whether any pixel may be not measured."""
+        return "valid" in self.scene.coords
+
+    @property
+    def scale(self) -> float | None:
+        return self.scene.attrs.get("scale")
+
+    @property
+    def offset(self) -> float | None:
+        return self.scene.attrs.get("offset")
+
+    def select(self, names: Sequence[str]) -> ArrayReader:
+        """These bands in this order."""
+        order = [self.bands.index(name) for name in names]
+        return replace(self, scene=self.scene.isel(band=order))
+
+    def zoomed(self, zoom: float) -> ArrayReader:
+        return replace(self, zoom=zoom)
+
+    def _read_native(self, window: Window) -> Pixels:
+        rows, cols = window.slices
+        part = self.scene.isel(y=rows, x=cols).compute()
+        valid = part.coords["valid"].values if self.has_mask else np.ones(window.shape, np.bool_)
+        return Pixels(part.values, valid)
 
 
 def normalized(scene: xr.DataArray, options: SceneOptions) -> xr.DataArray:
@@ -127,17 +199,20 @@ def _band_names(scene: xr.DataArray, flat: xr.DataArray, options: SceneOptions) 
 
 
 def _attrs(scene: xr.DataArray, geobox: GeoBox, options: SceneOptions) -> dict[str, Any]:
-    crs = CRS.from_wkt(geobox.crs.to_wkt()) if geobox.crs is not None else None
     shape = int(geobox.shape[0]), int(geobox.shape[1])
     stated = {"gsd_m": options.gsd_m, "scale": options.scale, "offset": options.offset, "_FillValue": options.nodata}
     found = {
-        "gsd_m": scene.attrs.get("gsd_m", ground_sample_distance(shape, geobox.affine, crs)),
+        "gsd_m": scene.attrs.get("gsd_m", ground_sample_distance(shape, geobox.affine, _crs_of(geobox))),
         "scale": _unless(1, scene.attrs.get("scale", scene.attrs.get("scale_factor"))),
         "offset": _unless(0, scene.attrs.get("offset", scene.attrs.get("add_offset"))),
         "_FillValue": scene.attrs.get("_FillValue", scene.encoding.get("_FillValue", scene.attrs.get("nodata"))),
     }
     merged = {name: stated[name] if stated[name] is not None else found[name] for name in stated}
     return {name: value for name, value in merged.items() if value is not None}
+
+
+def _crs_of(geobox: GeoBox) -> CRS | None:
+    return None if geobox.crs is None else CRS.from_wkt(geobox.crs.to_wkt())
 
 
 def _unless(neutral: float, number: Any) -> Any:

@@ -11,40 +11,24 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 from affine import Affine
-from numpy.typing import NDArray
-from odc.geo.geobox import GeoBox
 from rasterio.crs import CRS
 from rasterio.windows import Window as RasterioWindow
 
 from geoseg.errors import InputError
-from geoseg.grid.window import Window, windows_of
+from geoseg.grid.window import Window
 from geoseg.raster.handles import reading
 from geoseg.raster.resample import Axis, gather
+from geoseg.raster.window_reader import Bools, Pixels, Values, WindowReader, needed_window, taps_of
+
+__all__ = ["Band", "Pixels", "PlacedFile", "SceneOptions", "SceneReader"]
 
 if TYPE_CHECKING:
     import xarray as xr
     from rasterio.io import DatasetReader
-
-Values = NDArray[Any]
-Bools = NDArray[np.bool_]
-
-RESAMPLING_PIXELS = 1 << 22  # source pixels held at once while resampling, so that a strong reduction stays small
-
-
-class Pixels(NamedTuple):
-    """Pixels of one window.
-
-    Attributes:
-        values: (bands, height, width) as stored, also where not measured.
-        valid: (height, width), True = measured in every band.
-    """
-
-    values: Values
-    valid: Bools
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +99,7 @@ class PlacedFile:
 
 
 @dataclass(frozen=True, slots=True)
-class SceneReader:
+class SceneReader(WindowReader):
     """A scene: read windows of it from any thread or process. Build it with `open_reader`.
 
     It holds paths and numbers only, so that it can be pickled; files are opened by each thread when it first reads.
@@ -143,24 +127,6 @@ class SceneReader:
     stated: SceneOptions = SceneOptions()
     valid_mask: PlacedFile | None = None
     zoom: float = 1.0
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """(rows, columns); the last row and column of a resampled scene may reach over its edge."""
-        rows, cols = (max(1, math.ceil(size / self.zoom - 1e-6)) for size in self.native_shape)
-        return rows, cols
-
-    @property
-    def transform(self) -> Affine:
-        return self.native_transform if self.zoom == 1 else self.native_transform @ Affine.scale(self.zoom)
-
-    @property
-    def geobox(self) -> GeoBox:
-        return GeoBox(self.shape, self.transform, self.crs)
-
-    @property
-    def gsd_m(self) -> float | None:
-        return None if self.native_gsd_m is None else self.native_gsd_m * self.zoom
 
     @property
     def bands(self) -> tuple[str, ...]:
@@ -228,30 +194,8 @@ class SceneReader:
             raise InputError(f"Name at least one band, and each once, not {', '.join(names) or 'none'}.")
         return replace(self, layers=tuple(by_name[name] for name in names))
 
-    def resampled(self, gsd_m: float) -> SceneReader:
-        """The same scene with square-root-of-area pixels of `gsd_m` metres: averaged when shrunk, else bilinear."""
-        if self.native_gsd_m is None:
-            raise InputError("The scene has no known ground sample distance to resample from. State it with --gsd.")
-        if not (math.isfinite(gsd_m) and gsd_m > 0):
-            raise InputError(f"The ground sample distance is a positive number of metres, not {gsd_m}.")
-        zoom = gsd_m / self.native_gsd_m
-        return replace(self, zoom=round(zoom) if abs(zoom - round(zoom)) < 1e-6 and zoom > 0.5 else zoom)
-
-    def read(self, window: Window) -> Pixels:
-        """The pixels of a window that lies inside the scene; only that window is read.
-
-        Raises:
-            InputError: the window reaches over the scene's edge.
-            GeosegError: GDAL could not read; the message has the window and GDAL's words.
-        """
-        if window.clipped(self.shape) != window:
-            raise InputError(
-                f"The window {window} reaches over the scene's {self.shape[0]} rows x {self.shape[1]} columns."
-            )
-        if window.is_empty:
-            empty = np.empty((len(self.layers), *window.shape), self.dtype)
-            return Pixels(empty, np.empty(window.shape, np.bool_))
-        return self._read_native(window) if self.zoom == 1 else self._read_resampled(window)
+    def zoomed(self, zoom: float) -> SceneReader:
+        return replace(self, zoom=zoom)
 
     def _read_native(self, window: Window) -> Pixels:
         values, valid = self._read_files(window)
@@ -274,24 +218,6 @@ class SceneReader:
             valid &= part.valid
         return Pixels(values, valid)
 
-    def _read_resampled(self, window: Window) -> Pixels:
-        """Part by part, so that the native pixels held at once stay few."""
-        values = np.empty((len(self.layers), *window.shape), self.dtype)
-        valid = np.empty(window.shape, np.bool_)
-        side = max(1, int(math.sqrt(RESAMPLING_PIXELS) / self.zoom))
-        for part in windows_of(window.shape, side):
-            pixels = self._resample(part.shifted(window.row, window.col))
-            rows, cols = part.slices
-            values[:, rows, cols], valid[rows, cols] = pixels
-        return Pixels(values, valid)
-
-    def _resample(self, window: Window) -> Pixels:
-        rows, cols = (
-            Axis(self.zoom, 0.0, size, "average" if self.zoom > 1 else "bilinear") for size in self.native_shape
-        )
-        needed = _needed(rows, cols, window)
-        return Pixels(*gather(*self._read_native(needed), _taps(rows, cols, window, needed)))
-
     def to_xarray(self, chunks: int | tuple[int, int] | None = None) -> xr.DataArray:
         """A lazy DataArray (band, y, x) whose chunks each read one window.
 
@@ -309,22 +235,9 @@ class SceneReader:
         return fingerprint(self)
 
 
-def _needed(rows: Axis, cols: Axis, window: Window) -> Window:
-    """The window of the source that the taps of `window` touch."""
-    row, row_stop = rows.span(window.row, window.row_stop)
-    col, col_stop = cols.span(window.col, window.col_stop)
-    return Window(row, col, row_stop - row, col_stop - col)
-
-
-def _taps(rows: Axis, cols: Axis, window: Window, source: Window) -> Any:
-    row_index, row_weight = rows.taps(window.row, window.row_stop)
-    col_index, col_weight = cols.taps(window.col, window.col_stop)
-    return (row_index - source.row, row_weight), (col_index - source.col, col_weight)
-
-
 def _read_file(file: PlacedFile, bands: Sequence[Band], window: Window) -> Pixels:
     """Bands of one file and dtype on the scene's grid."""
-    needed = _needed(file.rows, file.cols, window)
+    needed = needed_window(file.rows, file.cols, window)
     if needed.is_empty:  # the file stops short of this part
         return Pixels(np.zeros((len(bands), *window.shape), bands[0].dtype), np.zeros(window.shape, np.bool_))
     with reading(file.path, needed) as opened:
@@ -334,7 +247,7 @@ def _read_file(file: PlacedFile, bands: Sequence[Band], window: Window) -> Pixel
             valid &= part
     if file.rows.is_identity and file.cols.is_identity and needed.shape == window.shape:
         return Pixels(stored, valid)
-    return Pixels(*gather(stored, valid, _taps(file.rows, file.cols, window, needed)))
+    return Pixels(*gather(stored, valid, taps_of(file.rows, file.cols, window, needed)))
 
 
 def _masks(opened: DatasetReader, bands: Sequence[Band], stored: Values, window: Window) -> Iterator[Bools]:

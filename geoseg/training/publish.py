@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geoseg.errors import GeosegError
-from geoseg.grid import ChipGrid, Window
+from geoseg.grid import Window
 from geoseg.inference.plan import little_waste
 from geoseg.inference.predictor import Backend, Predictor
 from geoseg.inference.segment import Segmenter
@@ -18,11 +18,10 @@ from geoseg.models import Model, ModelCard, load_model, save_model
 from geoseg.models.architectures import DETECTORS
 from geoseg.models.pooled import pool_factor, pooled
 from geoseg.models.receptive import receptive_field, smallest_halo
-from geoseg.raster.normalize import Normalization
-from geoseg.raster.reader import Pixels
 from geoseg.training.calibrate import Sample, calibrate
+from geoseg.training.chips import grid_of, labelled_blocks, normalization_of, pixels_of
+from geoseg.training.detections import judge_objects
 from geoseg.training.evaluate import Confusion
-from geoseg.training.losses import IGNORE
 from geoseg.training.samples import read_reflected
 from geoseg.training.scenes import LabelledScene, measured
 
@@ -59,7 +58,10 @@ def publish(
     card = stored.card.model_copy(update=_measured(stored, places, halo_chips))
     stored = Model(stored.network, card)
     judged = {place: judge(stored, scenes, names, coarse) for place, scenes in places.items()}
-    update: dict[str, object] = {"scores": {place: scores for place, (scores, _) in judged.items()}}
+    scores = {place: found for place, (found, _) in judged.items()}
+    if card.architecture.name in DETECTORS:
+        scores = {place: found | judge_objects(stored, places[place]) for place, found in scores.items()}
+    update: dict[str, object] = {"scores": scores}
     if (fitted := calibrate(_together([sample for _, sample in judged.values()]))) is not None:
         told = fitted.to_card()
         update |= {"temperature": told.pop("temperature"), "calibration": told}
@@ -135,32 +137,20 @@ def _together(samples: Sequence[Sample]) -> Sample:
 def _segmented(predictor: Predictor, scene: LabelledScene) -> Iterator[tuple[Window, NDArray[np.float32]]]:
     """Windows of a scene that may be labelled, and the probabilities (class, height, width) there."""
     card = predictor.model.card
-    grid = ChipGrid.of(
-        scene.shape,
-        chip=card.chip_px,
-        halo=card.halo_px,
-        output_stride=card.output_stride,
-        ramp=card.ramp_px,
-        block=card.chip_px,
-    )
-    segmenter = Segmenter(grid, _normalization(card), predictor, confidence=False, probabilities=True)
-
-    def read(window: Window) -> Pixels:
-        pixels, _ = scene.read(window)
-        return Pixels(pixels, measured(pixels))
-
-    for block in grid.blocks():
-        if (scene.read_labels(block.window) != IGNORE).any():
-            spread = segmenter(block.window, read).probabilities
-            assert spread is not None
-            yield block.window, spread
+    grid = grid_of(card, scene)
+    segmenter = Segmenter(grid, normalization_of(card), predictor, confidence=False, probabilities=True)
+    read = pixels_of(scene)
+    for block in labelled_blocks(grid, scene):
+        spread = segmenter(block.window, read).probabilities
+        assert spread is not None
+        yield block.window, spread
 
 
 def _chips(places: Places, card: ModelCard, halo: int, count: int) -> Iterator[NDArray[np.float32]]:
     """Chips at random places of the held-out scenes, alike from each place; mirrored beyond a scene's edge."""
     rng = np.random.default_rng(0)
     side = CORE + 2 * halo
-    groups, normalization = list(places.values()), _normalization(card)
+    groups, normalization = list(places.values()), normalization_of(card)
     for number in range(count):
         group = groups[number % len(groups)]
         large = [scene for scene in group if min(scene.extent.shape) >= side] or group
@@ -171,9 +161,3 @@ def _chips(places: Places, card: ModelCard, halo: int, count: int) -> Iterator[N
         pixels, _ = read_reflected(scene, wanted)
         chip = normalization(pixels, measured(pixels))
         yield chip.reshape(len(chip), side, pool, side, pool).mean((2, 4))
-
-
-def _normalization(card: ModelCard) -> Normalization:
-    """Of pixels in the unit of the card's statistics."""
-    mean, std = tuple(band.mean for band in card.bands), tuple(band.std for band in card.bands)
-    return Normalization(1.0, 0.0, mean, std, (True,) * len(card.bands))
