@@ -1,8 +1,10 @@
 """Train a Mask R-CNN for buildings, which does not ship (see `benchmarks/RESULTS.md`).
 
-`python -m geoseg.training.recipes.buildings_rgb --data DIR --out DIR --start MODEL`: MODEL gives the encoder; it must
-not have seen the held-out places either if they are to be judged. Scenes and held-out places are those of
-`landcover_rgb`. Objects are the connected parts of the class building.
+`python -m geoseg.training.recipes.buildings_rgb --data DIR --out DIR --start MODEL`: MODEL gives the encoder, or all
+weights where it is such a network; it must not have seen the held-out places either if they are to be judged. Scenes
+and held-out places are those of `landcover_rgb`. Objects are the connected parts of the class building. What ships is
+trained on all of these, `--mosaics DIR`, and judged, and its best weights chosen, on drone mosaics that it never sees:
+NAME_rgb.tif with the outlines NAME_buildings.geojson.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ from pathlib import Path
 from geoseg.legend import LegendClass
 from geoseg.models import Architecture
 from geoseg.training.config import AugmentConfig, LabelledSource, RunConfig, SplitConfig, StartConfig, TrainConfig
-from geoseg.training.recipes.landcover_rgb import MADE_WEIGHT, POOL_TO_M, made_scenes, real_sources
+from geoseg.training.recipes.landcover_rgb import BANDS, MADE_WEIGHT, POOL_TO_M, made_scenes, real_sources
 from geoseg.training.train import Training
 
 BUILDING, OTHER = "building", "other"
@@ -44,6 +46,8 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--synthetic", type=int, default=12, help="number of synthetic scenes in the mix")
     parser.add_argument("--loaders", type=int, default=1, help="loader processes")
+    parser.add_argument("--mosaics", type=Path, help="folder of what is held out instead")
+    parser.add_argument("--version", default="1", help="of the bundle")
     parser.add_argument("--resume", action="store_true")
     args = parser.parse_args()
     made = made_scenes(args.out / "synthetic", args.synthetic, weight=MADE_WEIGHT)
@@ -56,14 +60,19 @@ def main() -> None:
         average=0.99,
         balance=0.5,
     )
-    config = config_of([of_buildings(source) for source in [*real_sources(args.data), *made]], run, args.start)
+    scenes = [of_buildings(source) for source in [*real_sources(args.data), *made]]
+    if args.mosaics:
+        seen = [source.model_copy(update={"role": "train", "place": None}) for source in scenes]
+        scenes = [*seen, *mosaics(args.mosaics)]
+    config = config_of(scenes, run, args.start, args.version)
     Training.of(config).run(args.out / "run", resume=args.resume)
 
 
-def config_of(scenes: list[LabelledSource], run: RunConfig, start: str) -> TrainConfig:
+def config_of(scenes: list[LabelledSource], run: RunConfig, start: str, version: str) -> TrainConfig:
     """The training of the bundle."""
     return TrainConfig(
         name="buildings-rgb",
+        version=version,
         description="Buildings from RGB imagery of 0.05 to 1.2 m, each an object: Mask R-CNN on resnet18.",
         license="Apache-2.0",
         limitations=LIMITATIONS,
@@ -83,6 +92,23 @@ def of_buildings(source: LabelledSource) -> LabelledSource:
     known = source.map or {name: name for name in ("building", "paved", "bare", "tree", "low_vegetation", "water")}
     told = {value: BUILDING if name == BUILDING else OTHER for value, name in known.items()}
     return source.model_copy(update={"map": told})
+
+
+def mosaics(folder: Path) -> list[LabelledSource]:
+    """Drone mosaics with outlines, all of them buildings, as one place."""
+    return [
+        LabelledSource(
+            scene=str(scene),
+            labels=str(scene.with_name(scene.name.replace("_rgb.tif", "_buildings.geojson"))),
+            column=BUILDING,
+            map={"yes": BUILDING},
+            elsewhere=OTHER,
+            role="validate",
+            place="drone mosaics",
+            bands=BANDS,
+        )
+        for scene in sorted(folder.glob("*_rgb.tif"))
+    ]
 
 
 if __name__ == "__main__":

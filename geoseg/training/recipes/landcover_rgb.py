@@ -119,7 +119,7 @@ def train(config: TrainConfig, out: Path, *, judged: str | None, resume: bool) -
 
 def config_of(scenes: list[LabelledSource], run: RunConfig, start: str | None, version: str) -> TrainConfig:
     """The training that the bundle comes from."""
-    made = f"U-Net on resnet18, from {start or 'scratch'}"
+    made = f"U-Net on resnet18, from {Path(start).name if start else 'scratch'}"
     return TrainConfig(
         name="landcover-rgb",
         version=version,
