@@ -123,7 +123,7 @@ def config_of(scenes: list[LabelledSource], run: RunConfig, start: str | None, v
     return TrainConfig(
         name="landcover-rgb",
         version=version,
-        description=f"Land cover from RGB imagery of 0.05 to 1.2 m. {made}.",
+        description=f"Land cover from RGB imagery of 0.05 to 1.1 m. {made}.",
         license="Apache-2.0",
         limitations=LIMITATIONS,
         pool_to_m=POOL_TO_M,
