@@ -270,8 +270,11 @@ def _alike(one: Piece, other: Piece, window: Window) -> list[tuple[int, int, flo
 
     Parts, not wholes: of an object in the shape of a U one chip may see two arms where another sees the bend.
     """
-    first, _ = ndimage.label(one.within(window))
-    second, count = ndimage.label(other.within(window))
+    mine, theirs = one.within(window), other.within(window)
+    if not (mine & theirs).any():  # of most pairs, and much sooner known than parts
+        return []
+    first, _ = ndimage.label(mine)
+    second, count = ndimage.label(theirs)
     pairs = first.astype(np.int64) * (count + 1) + second
     values, shared = np.unique(pairs[(first > 0) & (second > 0)], return_counts=True)
     parts, its = values // (count + 1), values % (count + 1)
