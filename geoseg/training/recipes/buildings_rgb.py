@@ -1,9 +1,10 @@
 """Train the bundle `buildings-rgb`.
 
-`python -m geoseg.training.recipes.buildings_rgb --data DIR --out DIR --start MODEL`: MODEL gives the encoder, or all weights where it is such a network; it must not have seen the held-out places either if
-they are to be judged. Scenes and held-out places are those of `landcover_rgb`. Objects are the connected parts of the
-class building. With `--mosaics DIR` all of these are trained on, and drone mosaics are held out in their place:
-NAME_rgb.tif with the outlines NAME_buildings.geojson.
+`python -m geoseg.training.recipes.buildings_rgb --data DIR --out DIR --start MODEL`: MODEL gives the encoder, or all
+weights where it is such a network; it must not have seen the held-out places either if they are to be judged. Scenes
+and held-out places are those of `landcover_rgb`. Objects are the connected parts of the class building. With
+`--mosaics DIR` all of these are trained on, and drone mosaics are held out in their place: NAME_rgb.tif with the
+outlines NAME_buildings.geojson.
 """
 
 from __future__ import annotations
