@@ -1,9 +1,9 @@
 """Train the bundle `prompt-rgb`: `python -m geoseg.prompts.recipe --data DIR --out DIR --minutes 50`.
 
 DIR holds `flair/` and `dubai/`, as for `landcover-rgb`; synthetic scenes join the mix. It starts from encoder and
-decoder of `landcover-rgbn`. Every part of every class is an object to be found from a click, a box, or both, and from
-clicks where the answer is wrong. Zone B and tile 4 are held out. The rate of learning falls with the time that was
-given; run again with the same --out to go on. The bundle is `prompt-rgb/` in it.
+decoder of `landcover-rgbn` 1, or with `--init` from a bundle of its own. Every part of every class is an object to be
+found from a click, a box, or both, and from clicks where the answer is wrong. Zone B and tile 4 are held out. The rate
+of learning falls with the time that was given; run again with the same --out to go on. The bundle is `prompt-rgb/` in it.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from geoseg.synthetic import SyntheticScene
 from geoseg.training.augment import Augmentation
 
 CHIP = 160  # small, so that many are seen in little time
-START = "landcover-rgbn"  # unlike landcover-rgb, it has not learned from the places that are held out
+START = "landcover-rgbn"  # that of version 1: later ones have learned from the places that are held out
 HELD_OUT = ("zone_B", "tile4")
 DUBAI_GSD_M = 0.7
 # Shares of the classes among the parts that chips are drawn for.
