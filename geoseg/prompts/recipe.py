@@ -3,7 +3,7 @@
 DIR holds `flair/` and `dubai/`, as for `landcover-rgb`; synthetic scenes join the mix. It starts from encoder and
 decoder of `landcover-rgbn` 1, or with `--init` from a bundle of its own. Every part of every class is an object to be
 found from a click, a box, or both, and from clicks where the answer is wrong. Zone B and tile 4 are held out. The rate
-of learning falls with the time that was given; run again with the same --out to go on. The bundle is `prompt-rgb/` in it.
+of learning falls with the time that was given; run again with the same --out to go on. The bundle is `prompt-rgb/`.
 """
 
 from __future__ import annotations
