@@ -84,7 +84,11 @@ class Ragged:
         return self._of_rows(_lengths(self.coordinates, self.rings))
 
     def areas(self) -> NDArray[np.float64]:
-        """(rows,) planar areas; shells are counter-clockwise and holes clockwise."""
+        """(rows,) planar areas."""
+        return np.abs(self.signed_areas())
+
+    def signed_areas(self) -> NDArray[np.float64]:
+        """(rows,) planar areas, negative where a shell is clockwise, its holes counter-clockwise."""
         return self._of_rows(_areas(self.coordinates, self.rings))
 
     def wkb(self) -> pa.BinaryArray:

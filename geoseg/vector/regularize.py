@@ -18,7 +18,7 @@ from geoseg.vector.crossings import Segments, crossings, segments_of
 from geoseg.vector.join import Chains, Coverage, Lines, concatenate_chains, link_arcs
 from geoseg.vector.kernels import compiled, roots, union_pairs
 from geoseg.vector.measure import Ground, local_frames
-from geoseg.vector.rings import build_polygons
+from geoseg.vector.rings import Rings, build_polygons
 from geoseg.vector.trace import Arcs
 from geoseg.vector.walls import Outlines, Walls, straighten
 
@@ -263,6 +263,7 @@ def _without_conflicts(
             bad[owners[:, pairs[kept]].max(axis=(0, 2))] = True  # of two the second: the first may fit then
         else:
             bad = _swallows(coverage, drawing.chosen, lines, accepted)
+            bad |= _turns_over(coverage, drawing, lines, accepted)
             if not bad.any():
                 return lines, accepted
         accepted = accepted & ~bad
@@ -318,4 +319,23 @@ def _swallows(coverage: Coverage, chosen: _Chosen, lines: Lines, accepted: NDArr
     foreign = (coverage.arcs.left[arc] != which[polygon]) & (coverage.arcs.right[arc] != which[polygon])
     bad = np.zeros(accepted.size, np.bool_)
     bad[chosen.group_of[which[polygon[foreign]]]] = True
+    return bad
+
+
+def _turns_over(coverage: Coverage, drawing: _Drawing, lines: Lines, accepted: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """(groups,) those whose walls turn a neighbour inside out: one so small that no border is crossed on the way."""
+    moved = np.append(accepted, False)
+    of_arc = np.full(drawing.piece.size, -1)
+    of_arc[drawing.chosen.arcs] = drawing.chosen.groups
+    groups = np.stack([of_arc, *(drawing.group[end] for end in drawing.vertex)])  # an arc's own, and its ends'
+    beside = moved[groups].any(0)
+    sides = np.stack([coverage.arcs.left, coverage.arcs.right])
+    which = np.unique(sides[:, beside]).astype(np.int64)
+    which = which[which >= 0]
+    signed = Rings.of(coverage, lines).polygons(Affine.identity(), which).signed_areas()
+    over = np.zeros(coverage.components.code.size + 1, np.bool_)  # the last is what lies beyond
+    over[which[signed <= 0]] = True
+    at_fault = groups[:, beside & over[sides].any(0)]
+    bad = np.zeros(accepted.size, np.bool_)
+    bad[at_fault[moved[at_fault]]] = True
     return bad
