@@ -68,7 +68,7 @@ def check_output(
 def check_writable(folder: Path, name: str) -> None:
     """Refuse a folder that cannot be written; it is tried, for permissions say little to root or on network drives."""
     try:
-        with tempfile.NamedTemporaryFile(dir=folder, prefix=".geoseg-", suffix=".tmp"):
+        with tempfile.TemporaryFile(dir=folder):  # without a name that a kill could leave behind
             pass
     except OSError as error:
         reason = os.strerror(error.errno or 0).lower()
