@@ -1,4 +1,4 @@
-"""Copies to carry: coarser, on the same ground, with labels that are still labels."""
+"""Copies to carry: coarser, on the same ground, with labels that are still labels; what is held out stays as it is."""
 
 from __future__ import annotations
 
@@ -21,9 +21,11 @@ def test_copies_cover_the_same_ground(tmp_path: Path, monkeypatch: pytest.Monkey
     labels = np.repeat(np.array([1, 5, 10], np.uint8), 30)[None, None] * np.ones((1, 60, 1), np.uint8)
     write(tmp_path / "data" / "flair" / "zone_Z_labels.tif", labels, **place)
     write(tmp_path / "data" / "flair" / "zone_Z_rgb.tif", np.repeat(20 * labels, 3, axis=0), **place)
+    (tmp_path / "data" / "flair" / "zone_B_rgb.tif").write_bytes(b"held out")
     monkeypatch.setattr("sys.argv", ["pack", "--data", str(tmp_path / "data"), "--out", str(tmp_path / "out")])
     pack.main()
     assert (tmp_path / "out" / "dubai" / "tile1_001.jpg").read_bytes() == b"as it is"
+    assert (tmp_path / "out" / "flair" / "zone_B_rgb.tif").read_bytes() == b"held out"
     for name, factor, near in (("labels", 1, 0), ("rgb", 20, 4)):
         with (
             rasterio.open(tmp_path / "out" / "flair" / f"zone_Z_{name}.tif") as copy,

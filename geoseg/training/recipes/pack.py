@@ -1,7 +1,8 @@
 """Coarser copies of the aerial zones, to carry to a machine with a GPU: `python -m geoseg.training.recipes.pack`.
 
-`--data DIR --out DIR` copies `flair/` at 0.3 m, which the recipes see at 0.4 m anyway, and `dubai/` as it is; what is
-written takes the place of `--data` in the recipes. With 16 processes that read and a large GPU,
+`--data DIR --out DIR` copies `flair/` at 0.3 m, which the recipes see at 0.4 m anyway, but for what is held out, which
+is judged as it came. `dubai/` is copied as it is, too. What is written takes the place of `--data` in the recipes. With
+16 processes that read and a large GPU,
 `python -m geoseg.training.recipes.landcover_rgb --data PACKED --out OUT --batch 64 --loaders 15 --steps N` then trains.
 """
 
@@ -16,6 +17,8 @@ import rasterio
 from affine import Affine
 from rasterio.enums import Resampling
 
+from geoseg.training.recipes.landcover_rgb import HELD_OUT
+
 GSD_M = 0.3
 JPEG = {"compress": "jpeg", "jpeg_quality": 85}
 
@@ -29,7 +32,8 @@ def main() -> None:
     for folder in ("flair", "dubai"):
         (args.out / folder).mkdir(parents=True, exist_ok=True)
     for path in sorted((args.data / "flair").glob("zone_*.tif")):
-        coarser(path, args.out / "flair" / path.name)
+        copy = shutil.copyfile if any(part in path.name for part in HELD_OUT) else coarser
+        copy(path, args.out / "flair" / path.name)
     for path in sorted((args.data / "dubai").glob("tile*")):
         shutil.copyfile(path, args.out / "dubai" / path.name)
 
