@@ -245,17 +245,12 @@ def _matches(
 
     The best alone: a chip may show a house, and a block of houses that is half of it, and so may its neighbour.
     """
-    near = [(number, pieces[number].window.intersection(shared)) for number in others]
-    near = [(number, window) for number, window in near if not window.is_empty]
+    mine, theirs = ([_Parts.of(number, pieces[number], shared) for number in side] for side in (own, others))
     found: list[tuple[float, tuple[int, int], tuple[int, int]]] = []
-    for one in own:
-        window = pieces[one].window.intersection(shared)
-        if window.is_empty:
-            continue
-        for other, its in near:
-            if pieces[one].class_id == pieces[other].class_id and not window.intersection(its).is_empty:
-                alike = _alike(pieces[one], pieces[other], hull(window, its))
-                found += [(iou, (one, part), (other, its_part)) for part, its_part, iou in alike if iou > same]
+    for one, other in _near([parts for parts in mine if parts], [parts for parts in theirs if parts]):
+        if one.class_id == other.class_id:
+            alike = one.alike(other)
+            found += [(iou, (one.number, part), (other.number, its)) for part, its, iou in alike if iou > same]
     best: dict[tuple[bool, int, int], float] = {}
     for iou, first, second in found:
         for key in ((True, *first), (False, *second)):
@@ -265,21 +260,59 @@ def _matches(
             yield first[0], second[0]
 
 
-def _alike(one: Piece, other: Piece, window: Window) -> list[tuple[int, int, float]]:
-    """Numbers of connected parts of one and of the other that share pixels, and their IoU.
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    """The connected parts of a piece within an overlap.
 
     Parts, not wholes: of an object in the shape of a U one chip may see two arms where another sees the bend.
+
+    Attributes:
+        number: of the piece.
+        class_id: of the piece.
+        window: of the piece within the overlap.
+        labels: (height, width) number of the part, 0 for none.
+        sizes: pixels of each part, and of none.
     """
-    mine, theirs = one.within(window), other.within(window)
-    if not (mine & theirs).any():  # of most pairs, and much sooner known than parts
-        return []
-    first, _ = ndimage.label(mine)
-    second, count = ndimage.label(theirs)
-    pairs = first.astype(np.int64) * (count + 1) + second
-    values, shared = np.unique(pairs[(first > 0) & (second > 0)], return_counts=True)
-    parts, its = values // (count + 1), values % (count + 1)
-    union = np.bincount(first.ravel())[parts] + np.bincount(second.ravel())[its] - shared
-    return list(zip(parts.tolist(), its.tolist(), (shared / union).tolist(), strict=True))
+
+    number: int
+    class_id: int
+    window: Window
+    labels: NDArray[np.int32]
+    sizes: NDArray[np.intp]
+
+    @classmethod
+    def of(cls, number: int, piece: Piece, shared: Window) -> _Parts | None:
+        """None where the piece has no pixel in the overlap."""
+        window = piece.window.intersection(shared)
+        if window.is_empty:
+            return None
+        labels, count = ndimage.label(piece.within(window))
+        return cls(number, piece.class_id, window, labels, np.bincount(labels.ravel())) if count else None
+
+    def alike(self, other: _Parts) -> list[tuple[int, int, float]]:
+        """Numbers of own parts and of the other's that share pixels, and their IoU."""
+        window = self.window.intersection(other.window)
+        first = self.labels[window.relative_to(self.window).slices]
+        second = other.labels[window.relative_to(other.window).slices]
+        both = (first > 0) & (second > 0)
+        values, shared = np.unique(first[both] * np.int64(other.sizes.size) + second[both], return_counts=True)
+        mine, its = values // other.sizes.size, values % other.sizes.size
+        union = self.sizes[mine] + other.sizes[its] - shared
+        return list(zip(mine.tolist(), its.tolist(), (shared / union).tolist(), strict=True))
+
+
+def _near(mine: Sequence[_Parts], theirs: Sequence[_Parts]) -> Iterator[tuple[_Parts, _Parts]]:
+    """Pairs whose windows share pixels."""
+    if not mine or not theirs:
+        return
+    first, second = (np.array([_bounds(parts.window) for parts in side]) for side in (mine, theirs))
+    meets = np.maximum(first[:, None, :2], second[:, :2]) < np.minimum(first[:, None, 2:], second[:, 2:])
+    for one, other in np.argwhere(meets.all(-1)).tolist():
+        yield mine[one], theirs[other]
+
+
+def _bounds(window: Window) -> tuple[int, int, int, int]:
+    return window.row, window.col, window.row_stop, window.col_stop
 
 
 def hull(one: Window, other: Window) -> Window:
