@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,7 @@ UTM = "EPSG:32631"
 CLASSES = [{"id": 1, "name": "roof", "color": "#c82828"}, {"id": 2, "name": "other", "color": "#dcdcc8"}]
 LEAST: dict[str, Any] = {"encoder": "tu-resnet18", "depth": 3, "channels": 8, "box_features": 16}
 CPU = RunOptions(device="cpu")
+FINE = RunOptions(device="cpu", chip=128, halo=32, block=32)  # many chips and blocks
 STILL = dict.fromkeys(
     ("free_rotation", "elastic", "blur", "haze", "noise", "contrast", "gamma", "brightness", "band_gain"), 0
 )
@@ -87,7 +89,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
         },
     }  # fmt: skip
     Training.of(TrainConfig(**config)).run(folder / "run")
-    instances_file(scene, folder / "found.gpkg", model=folder / "run" / "roofs", raster=folder / "found.tif", run=CPU)
+    run = RunOptions(device="cpu", chip=128, halo=32)
+    instances_file(scene, folder / "found.gpkg", model=folder / "run" / "roofs", raster=folder / "found.tif", run=run)
     return folder
 
 
@@ -145,7 +148,7 @@ def test_scores_of_scenes_of_a_place_are_of_all_objects(trained: Path) -> None:
 
 
 def test_ids_do_not_depend_on_blocks_or_workers(trained: Path, tmp_path: Path) -> None:
-    run = RunOptions(device="cpu", workers=2, block=32)
+    run = replace(FINE, workers=2)
     model = trained / "run" / "roofs"
     instances_file(trained / "scene.tif", tmp_path / "o.gpkg", model=model, raster=tmp_path / "o.tif", run=run)
     assert (tmp_path / "o.tif").read_bytes() == (trained / "found.tif").read_bytes()
@@ -161,8 +164,7 @@ def test_a_search_that_was_stopped_goes_on(trained: Path, tmp_path: Path, monkey
             raise OSError("no more")
         return look(self, window, *args)
 
-    run = RunOptions(device="cpu", block=32)
-    given = {"model": trained / "run" / "roofs", "raster": tmp_path / "o.tif", "run": run}
+    given = {"model": trained / "run" / "roofs", "raster": tmp_path / "o.tif", "run": FINE}
     monkeypatch.setattr(Looker, "__call__", stumbles)
     with pytest.raises(BlockError, match="no more"):
         instances_file(trained / "scene.tif", tmp_path / "o.gpkg", **given)
@@ -185,6 +187,24 @@ def test_across_chip_sizes_objects_are_the_same(trained: Path, tmp_path: Path) -
         same = np.bincount(other[mask]).argmax()
         best.append((mask & (other == same)).sum() / (mask | (other == same)).sum() if same else 0.0)
     assert np.mean(np.array(best) >= 0.9) >= 0.98
+
+
+def test_the_halo_is_as_wide_as_proposals_look(trained: Path) -> None:
+    """Chips that start elsewhere make their proposals of the same numbers, a halo from their rims."""
+    model = load_model(trained / "run" / "roofs")
+    halo, stride = model.card.halo_px, model.card.output_stride
+    assert model.card.chip_px >= 4 * halo
+    side = 2 * halo + 4 * stride
+    noise = torch.rand(1, 3, side + stride, side + 2 * stride, generator=torch.Generator().manual_seed(0))
+    assert isinstance(model.network, Detector)
+    with torch.inference_mode():
+        whole = model.network.evidence(noise)
+        part = model.network.evidence(noise[..., stride:, 2 * stride :])
+    both = whole[..., stride:, 2 * stride :] - part
+    inner = both[..., halo:-halo, halo:-halo]
+    assert inner.numel() > 0
+    assert inner.abs().max() <= 1e-5 * whole.abs().max()
+    assert both.abs().max() > 1e-2 * whole.abs().max()  # it is not so at the rim
 
 
 def test_a_detector_segments_like_any_model(trained: Path, tmp_path: Path) -> None:

@@ -143,6 +143,21 @@ def test_a_resumed_training_is_the_uninterrupted_one(
     assert np.array_equal(done.confusion, whole.confusion)
 
 
+def test_a_folder_in_which_a_training_runs_takes_no_other(data: Path, tmp_path: Path) -> None:
+    tried = []
+
+    def once(*_: object) -> None:
+        if not tried:
+            with pytest.raises(InputError, match=r"Another run is writing .*out") as refused:
+                geoseg.train(stated(data), tmp_path / "out", resume=True)
+            tried.append(refused)
+
+    trained = geoseg.train(stated(data), tmp_path / "out", progress=once)
+    assert tried
+    assert trained.folder.is_dir()
+    assert [entry.name for entry in tmp_path.iterdir()] == ["out"]
+
+
 def test_it_goes_on_from_a_bundle_with_other_bands_and_classes(data: Path, tmp_path: Path) -> None:
     first = geoseg.train(stated(data), tmp_path / "first")
     classes = [*CLASSES[::-1], {"id": 3, "name": "other", "color": "#00ff00"}]

@@ -162,6 +162,13 @@ class Detector(nn.Module):
             Detections(one["boxes"], self.things[one["labels"] - 1], one["scores"], one["masks"][:, 0]) for one in found
         ]
 
+    def evidence(self, chips: Tensor) -> Tensor:
+        """What proposals are made of (chip, 1, height, width): how far it looks is how far a detection does."""
+        head = self.proposals.head.conv
+        levels = [head(level).sum(1, keepdim=True) for level in self.features(chips).values()]
+        size = chips.shape[-2:]
+        return torch.stack([nn.functional.interpolate(level, size=size) for level in levels]).sum(0)
+
     def losses(self, chips: Tensor, targets: Sequence[Target], features: dict[str, Tensor]) -> dict[str, Tensor]:
         """Of proposals, classes, boxes and masks, in training mode."""
         images = _images(chips)

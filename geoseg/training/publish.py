@@ -8,14 +8,15 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor, nn
 
 from geoseg.errors import GeosegError
 from geoseg.grid import Window
-from geoseg.inference.plan import little_waste
+from geoseg.inference.plan import LARGEST_CHIP, little_waste
 from geoseg.inference.predictor import Backend, Predictor
 from geoseg.inference.segment import Segmenter
 from geoseg.models import Model, ModelCard, load_model, save_model
-from geoseg.models.architectures import DETECTORS
+from geoseg.models.detector import Detector
 from geoseg.models.pooled import pool_factor, pooled
 from geoseg.models.receptive import receptive_field, smallest_halo
 from geoseg.training.calibrate import Sample, calibrate
@@ -28,6 +29,7 @@ from geoseg.training.scenes import LabelledScene, measured
 log = logging.getLogger(__name__)
 CORE = 256  # pixels of the chips on which the halo is measured
 HALO_CHIPS = 24
+HALOS = 6  # that a detector's chip is wide: it is 2.25 times its core then
 SAMPLED = 2000  # pixels of each block that the temperature is fitted to
 
 Places = Mapping[str, Sequence[LabelledScene]]
@@ -59,7 +61,7 @@ def publish(
     stored = Model(stored.network, card)
     judged = {place: judge(stored, scenes, names, coarse) for place, scenes in places.items()}
     scores = {place: found for place, (found, _) in judged.items()}
-    if card.architecture.name in DETECTORS:
+    if isinstance(stored.network, Detector):
         scores = {place: found | judge_objects(stored, places[place]) for place, found in scores.items()}
     update: dict[str, object] = {"scores": scores}
     if (fitted := calibrate(_together([sample for _, sample in judged.values()]))) is not None:
@@ -70,14 +72,11 @@ def publish(
 
 
 def _measured(model: Model, places: Places, halo_chips: int) -> dict[str, object]:
-    """How far the network looks, and how much of that matters; where there is no end to it, a ramp over the seams.
-
-    A detector's objects are joined by what two chips see alike: its halo is as wide as objects are, not a reach.
-    """
+    """How far the network looks, and how much of that matters; where there is no end to it, a ramp over the seams."""
     card, stride, bands = model.card, model.card.output_stride, len(model.card.bands)
     side = max(1, card.chip_px // 4 // stride) * stride
-    if card.architecture.name in DETECTORS:
-        return {"receptive_field_px": card.chip_px, "halo_px": side, "position_independent": False}
+    if isinstance(model.network, Detector):
+        return _around(model.network, card)
     try:
         reach = receptive_field(model.network, bands=bands, output_stride=stride)
     except GeosegError:
@@ -94,6 +93,31 @@ def _measured(model: Model, places: Places, halo_chips: int) -> dict[str, object
     log.info("receptive field %d px, halo %d px", reach, halo)
     chip = max(card.chip_px, little_waste(halo, stride))
     return {"receptive_field_px": reach, "halo_px": halo, "chip_px": chip}
+
+
+def _around(detector: Detector, card: ModelCard) -> dict[str, object]:
+    """Halo and chip of a detector: a halo as wide as its proposals look, so that chips agree on what they share.
+
+    It ends nowhere as a network's reach does, as boxes are looked at whole: objects that reach into the next core are
+    joined by what both chips see.
+    """
+    stride, most = card.output_stride, LARGEST_CHIP // 4
+    try:
+        reach = receptive_field(_Evidence(detector), bands=len(card.bands), output_stride=stride)
+    except GeosegError:
+        reach = card.chip_px // 4
+    halo = min(-(-reach // stride), most // stride) * stride
+    chip = max(card.chip_px, min(HALOS * halo, LARGEST_CHIP // stride * stride))
+    return {"receptive_field_px": chip, "halo_px": halo, "chip_px": chip, "position_independent": False}
+
+
+class _Evidence(nn.Module):
+    def __init__(self, detector: Detector) -> None:
+        super().__init__()
+        self.detector = detector
+
+    def forward(self, chips: Tensor) -> Tensor:
+        return self.detector.evidence(chips)
 
 
 def judge(

@@ -28,7 +28,7 @@ from geoseg.errors import GeosegError, InputError
 from geoseg.inference.predictor import Backend
 from geoseg.models import CardBand, Model, ModelCard, TrainingData, build_network
 from geoseg.models.architectures import DETECTORS
-from geoseg.raster.disk import disk_errors, publish_bytes
+from geoseg.raster.disk import disk_errors, locked_folder, partial_folder, publish_bytes
 from geoseg.raster.labels import LabelCodes
 from geoseg.training.augment import Augmentation
 from geoseg.training.config import DEFAULT_NETWORK, TrainConfig, load_config
@@ -197,19 +197,35 @@ class Training:
         )
         return task
 
-    def run(self, out: Path, *, resume: bool = False, progress: Progress | None = None) -> Trained:
+    def run(
+        self,
+        out: Path,
+        *,
+        resume: bool = False,
+        before: Callable[[], None] | None = None,
+        progress: Progress | None = None,
+    ) -> Trained:
         """Fit, keep the best averaged weights, and publish them.
 
         Args:
             out: folder of the training; the bundle is a folder in it.
             resume: go on from the last checkpoint there.
+            before: called once the folder is this training's own, before the first step.
             progress: called with step, pixels done and pixels in all.
 
         Raises:
-            InputError: the folder holds another training, or the checkpoint cannot be read.
+            InputError: the folder holds another training, or one that runs, or the checkpoint cannot be read.
             GeosegError: the loss is no number, or reading or writing failed; what was kept is in the folder.
         """
-        self.open_folder(out, resume=resume)
+        with disk_errors("making the folder of the training", out.parent):
+            out.parent.mkdir(parents=True, exist_ok=True)
+        with locked_folder(partial_folder(out)):
+            self._open_folder(out, resume=resume)
+            if before is not None:
+                before()
+            return self._run(out, resume, progress)
+
+    def _run(self, out: Path, resume: bool, progress: Progress | None) -> Trained:
         run = self.config.run
         last = out / LAST
         kept = _read_checkpoint(last) if resume and last.exists() else None
@@ -301,7 +317,7 @@ class Training:
         held = self.train.pixels > 0
         return [float(weight) for weight in np.where(held, weights / weights[held].mean(), 1.0)]
 
-    def open_folder(self, out: Path, *, resume: bool = False) -> None:
+    def _open_folder(self, out: Path, *, resume: bool = False) -> None:
         """Make the folder of the training, with the config in it, or refuse one that holds another.
 
         Raises:

@@ -53,10 +53,12 @@ def train(
         config = config.with_steps(steps)
     out = Path(out)
     training = Training.of(config)
-    training.open_folder(out, resume=resume)
-    with disk_errors("writing pictures", out):
-        publish_bytes(out / "samples.png", draw_samples(training))
-    trained = training.run(out, resume=True, progress=progress)
+
+    def before() -> None:
+        with disk_errors("writing pictures", out):
+            publish_bytes(out / "samples.png", draw_samples(training))
+
+    trained = training.run(out, resume=resume, before=before, progress=progress)
     legend = training.codes.legend
     with disk_errors("writing pictures", out):
         publish_bytes(out / "curves.png", draw_curves(trained.history))
