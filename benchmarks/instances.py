@@ -5,9 +5,9 @@
 DIR holds `oam_buildings/` (drone mosaics at about 0.15 m with outlines) and `flair/` (zone B, of which the connected
 parts of the classes building and greenhouse are the reference). Prints AP50, AP, PQ, SQ and RQ of each place and model.
 
-With `--chips 256 384 512` the reference plays no part: printed is how many of the objects that one size of chips finds
-another finds too, with an IoU of 0.9 or more: 2 * matched / (found by one + found by the other). Chips are in pixels
-that the model sees; the halo is a quarter of the smallest for all.
+With `--chips 768 1152 1536` the reference plays no part: printed is how many of the objects that one size of chips
+finds another finds too, with an IoU of 0.9 or more: 2 * matched / (found by one + found by the other). Chips are in
+pixels that the model sees; the halo is the model's for all.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ import argparse
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 
@@ -100,25 +99,18 @@ def compare_chips(args: argparse.Namespace) -> None:
     print("place  model  chips  found  matched  share")
     for name in args.model:
         for place, scene, *_ in places(args.data, args.places.split(",")):
-            sized = with_halo(name, scene, min(args.chips))
+            pool = pool_factor(load_model(name).card, open_reader(scene).gsd_m)
             with tempfile.TemporaryDirectory() as folder:
                 found = {}
                 for chip in args.chips:
                     (part := Path(folder) / str(chip)).mkdir()
-                    run = replace(sized, chip=sized.pool * chip)
+                    run = RunOptions(device="cpu", pool=pool, chip=pool * chip)
                     found[chip] = find(part, name, scene, args.min_area, args.least_score, run)
                 for one, other in combinations(args.chips, 2):
                     counts, matched = matches(found[one], found[other])
                     share = 2 * matched / max(1, sum(counts))
                     sizes, both = f"{one} and {other}", f"{counts[0]} and {counts[1]}"
                     print(f"{place}  {Path(name).name}  {sizes}  {both}  {matched}  {share:.3f}", flush=True)
-
-
-def with_halo(name: str, scene: Path, chip: int) -> RunOptions:
-    """Of a quarter of a chip, in whole strides of the model, on means of the pixels that it is made for."""
-    card = load_model(name).card
-    pool = pool_factor(card, open_reader(scene).gsd_m)
-    return RunOptions(device="cpu", pool=pool, halo=pool * (chip // 4 // card.output_stride * card.output_stride))
 
 
 def matches(one: Path, other: Path) -> tuple[Sequence[int], int]:

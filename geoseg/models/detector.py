@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
 from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
-from torchvision.models.detection.roi_heads import RoIHeads
+from torchvision.models.detection.roi_heads import RoIHeads, maskrcnn_inference
 from torchvision.models.detection.rpn import AnchorGenerator, RegionProposalNetwork, RPNHead
 from torchvision.ops import FeaturePyramidNetwork, MultiScaleRoIAlign
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
@@ -27,10 +27,11 @@ from geoseg.models.fpn import branch, check_depth
 from geoseg.models.pasting import paint_logits
 
 RATIOS = (0.5, 1.0, 2.0)  # height by width of anchors
-LEAST_OBJECTNESS = 0.05
+LEAST_OBJECTNESS = 0.2
 LEAST_SCORE = 0.3  # where none is stated: below a half, an object changes no class
 PRIOR = 0.01  # objectness before training: without counts to end them, few proposals at first (arXiv:1708.02002)
-MANY = 100_000  # in place of a number of proposals or detections that are kept
+MANY = 10**9  # in place of a number of proposals or detections that are kept
+AT_ONCE = 4096  # boxes that heads look at, so that memory does not grow with their number
 
 
 class Detections(NamedTuple):
@@ -157,10 +158,24 @@ class Detector(nn.Module):
         """Of each chip."""
         images = _images(chips)
         proposals, _ = self.proposals(images, features)
-        found, _ = self.heads(features, proposals, images.image_sizes)
+        alone = ({name: level[number, None] for name, level in features.items()} for number in range(len(chips)))
         return [
-            Detections(one["boxes"], self.things[one["labels"] - 1], one["scores"], one["masks"][:, 0]) for one in found
+            self._objects(level, boxes, size)
+            for level, boxes, size in zip(alone, proposals, images.image_sizes, strict=True)
         ]
+
+    def _objects(self, features: dict[str, Tensor], proposals: Tensor, size: tuple[int, int]) -> Detections:
+        """Of one chip, as torchvision's heads see them, but a part of the boxes at a time."""
+        heads = self.heads
+
+        def look(pool: nn.Module, head: nn.Module, boxes: Tensor) -> Tensor:
+            return torch.cat([head(pool(features, [part], [size])) for part in torch.split(boxes, AT_ONCE)])
+
+        logits, shifts = heads.box_predictor(look(heads.box_roi_pool, heads.box_head, proposals))
+        [boxes], [scores], [labels] = heads.postprocess_detections(logits, shifts, [proposals], [size])
+        mask_head = nn.Sequential(heads.mask_head, heads.mask_predictor)
+        [masks] = maskrcnn_inference(look(heads.mask_roi_pool, mask_head, boxes), [labels])
+        return Detections(boxes, self.things[labels - 1], scores, masks[:, 0])
 
     def evidence(self, chips: Tensor) -> Tensor:
         """What proposals are made of (chip, 1, height, width): how far it looks is how far a detection does."""
