@@ -23,7 +23,7 @@ from geoseg.inference.predictor import Backend
 from geoseg.legend import LANDCOVER, Legend, LegendClass
 from geoseg.models import Architecture, Model, build_network, load_model, save_model
 from geoseg.models.architectures import DETECTORS
-from geoseg.models.detector import Detector, Seen
+from geoseg.models.detector import LEAST_OBJECTNESS, Detector, Seen
 from geoseg.models.pasting import paste
 from geoseg.models.pooled import pooled
 from geoseg.objects.detect import Looker
@@ -247,7 +247,7 @@ def talkative(name: str, classes: int) -> Detector:
         levels = list(network.features(chip).values())
         last.weight /= torch.cat([level.flatten() for level in network.proposals.head(levels)[0]]).std()
         logits = torch.cat([level.flatten() for level in network.proposals.head(levels)[0]])
-        last.bias -= logits.quantile(0.995) + 2.9
+        last.bias += torch.tensor(LEAST_OBJECTNESS).logit() + 0.05 - logits.quantile(0.995)
         network.heads.box_predictor.cls_score.bias[1:] += 1.0
     return network
 
