@@ -23,7 +23,7 @@ from geoseg.inference.predictor import Backend
 from geoseg.legend import LANDCOVER, Legend, LegendClass
 from geoseg.models import Architecture, Model, build_network, load_model, save_model
 from geoseg.models.architectures import DETECTORS
-from geoseg.models.detector import LEAST_OBJECTNESS, Detector, Seen
+from geoseg.models.detector import LEAST_OBJECTNESS, LEAST_SCORE, Detector, Seen
 from geoseg.models.pasting import paste
 from geoseg.models.pooled import pooled
 from geoseg.objects.detect import Looker
@@ -121,7 +121,12 @@ def test_scores_of_the_card_are_those_of_the_files(trained: Path, tmp_path: Path
     area.to_file(tmp_path / "area.gpkg")
     run = RunOptions(device="cpu", precision="float32")
     instances_file(
-        trained / "scene.tif", tmp_path / "o.gpkg", model=model, raster=tmp_path / "o.tif", run=run, least_score=0.05
+        trained / "scene.tif",
+        tmp_path / "o.gpkg",
+        model=model,
+        raster=tmp_path / "o.tif",
+        run=run,
+        least_score=LEAST_SCORE,
     )
     expected = evaluate_objects(tmp_path / "o.tif", tmp_path / "half.gpkg", aoi=tmp_path / "area.gpkg").by_class["roof"]
     found = judge_objects(model, [scene])

@@ -179,6 +179,6 @@ def test_overlap_is_that_of_whole_scenes() -> None:
 
 
 def test_the_card_is_one() -> None:
-    made = card(100, 16)
+    made = card(100, 16, "landcover-rgb", "1")
     assert made.takes_prompts
     assert made.chip_px % made.output_stride == 0

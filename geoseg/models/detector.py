@@ -278,6 +278,9 @@ class PanopticFPN(Detector):
         self.branches = nn.ModuleList([branch(channels, half, doublings) for doublings in range(depth - 1)])
         self.semantic = nn.Conv2d(half, classes, kernel_size=1)
 
+    def forward(self, chips: Tensor) -> Tensor:
+        return self.stuff(self.features(chips))
+
     def logits(self, features: dict[str, Tensor], objects: list[Detections], size: Sequence[int]) -> Tensor:
         return self.stuff(features)
 

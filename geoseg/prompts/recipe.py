@@ -74,6 +74,7 @@ def main() -> None:
     parser.add_argument("--synthetic", type=int, default=16, help="number of synthetic scenes in the mix")
     parser.add_argument("--loaders", type=int, default=1, help="loader processes")
     parser.add_argument("--init", help="bundle made by this recipe whose weights to go on from")
+    parser.add_argument("--version", default="1", help="of the bundle")
     parser.add_argument("--seed", type=int, default=1)
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
@@ -90,14 +91,14 @@ def main() -> None:
                 file.write(f"step {step} minutes {run.seconds / 60:.1f} loss {run.loss:.3f} {told}\n")
             run.save(args.out / "last.pt")
     run.save(args.out / "last.pt")
-    found = publish(run.judged, run.step, args.synthetic, args.data, args.out / "prompt-rgb")
+    made = card(run.step, args.synthetic, args.init or START, args.version)
+    found = publish(run.judged, made, args.data, args.out / "prompt-rgb")
     lines = [line for place, judged in found.items() for line in rows(place, judged)]
     (args.out / "held_out.md").write_text("\n".join([HEADER, *lines]) + "\n", encoding="utf-8")
 
 
-def publish(network: Promptable, steps: int, synthetic: int, data: Path, folder: Path) -> dict[str, list[Judged]]:
+def publish(network: Promptable, made: ModelCard, data: Path, folder: Path) -> dict[str, list[Judged]]:
     """Write the bundle, with scores of what is stored on the places that were held out."""
-    made = card(steps, synthetic)
     save_model(Model(network, made), folder)
     stored = load_model(folder)  # half precision, as everybody will have it
     asked = BundleNetwork(stored)
@@ -110,16 +111,16 @@ def publish(network: Promptable, steps: int, synthetic: int, data: Path, folder:
     return found
 
 
-def card(steps: int, synthetic: int) -> ModelCard:
+def card(steps: int, synthetic: int, start: str, version: str) -> ModelCard:
     """What is known of the bundle before it is measured."""
-    first = load_model(START).card
+    first = load_model(start).card
     return ModelCard(
         name="prompt-rgb",
-        version="2",
+        version=version,
         description=(
             f"Objects of RGB imagery of 0.05 to 1.2 m from points and boxes. A small network in the manner of Segment "
-            f"Anything, {steps:,} steps from {START} {first.version}. Scores are mean IoU of objects of places that "
-            "were held out from these steps."
+            f"Anything, {steps:,} steps from {first.name} {first.version}. Scores are mean IoU of objects of places "
+            "that were held out from these steps."
         ),
         license="Apache-2.0",
         architecture=Architecture(name="promptable"),

@@ -1,7 +1,7 @@
 """How good a detector is on scenes that it was not trained on: the average precision of its masks.
 
-Objects are found as `geoseg instances` finds them, and compared with the connected parts of the labels. What is not
-labelled, as beyond a held-out block, counts neither way: `geoseg.objects.scores`.
+Objects are found as `geoseg instances --least-score 0.3` finds them, and compared with the connected parts of the
+labels. What is not labelled, as beyond a held-out block, counts neither way: `geoseg.objects.scores`.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import numpy as np
 from geoseg.grid.window import windows_of
 from geoseg.inference.predictor import Backend, Predictor
 from geoseg.models import Model
+from geoseg.models.detector import LEAST_SCORE
 from geoseg.models.pooled import pool_factor, pooled
 from geoseg.objects.detect import Looker
 from geoseg.objects.evaluate import BLOCK, precisions
@@ -24,8 +25,6 @@ from geoseg.objects.reference import Parts
 from geoseg.objects.scores import NOTHING, Overlaps, Segments
 from geoseg.training.chips import grid_of, labelled_blocks, normalization_of, pixels_of
 from geoseg.training.scenes import LabelledScene
-
-LEAST_SCORE = 0.05  # as of COCO: AP ranks the unsure, too
 
 
 class Judged(NamedTuple):
