@@ -2,9 +2,10 @@
 
 `python -m geoseg.training.recipes.buildings_rgb --data DIR --out DIR --start MODEL`: MODEL gives the encoder, or all
 weights where it is such a network; it must not have seen the held-out places either if they are to be judged. Scenes
-and held-out places are those of `landcover_rgb`. Objects are the connected parts of the class building. With
-`--mosaics DIR` all of these are trained on, and drone mosaics are held out in their place: NAME_rgb.tif with the
-outlines NAME_buildings.geojson.
+and held-out places are those of `landcover_rgb`. Objects are the connected parts of the class building. In Dubai these
+are blocks of houses with all that is between them, from which a network learns to see blocks: there buildings are not
+shown (but were to version 1). With `--mosaics DIR` all of these are trained on, and drone mosaics are held out in their
+place: NAME_rgb.tif with the outlines NAME_buildings.geojson.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from pathlib import Path
 from geoseg.legend import LegendClass
 from geoseg.models import Architecture
 from geoseg.training.config import AugmentConfig, LabelledSource, RunConfig, SplitConfig, StartConfig, TrainConfig
-from geoseg.training.recipes.landcover_rgb import BANDS, MADE_WEIGHT, POOL_TO_M, made_scenes, real_sources
+from geoseg.training.recipes.landcover_rgb import BANDS, MADE_WEIGHT, MBRSC, POOL_TO_M, made_scenes, real_sources
 from geoseg.training.train import Training
 
 BUILDING, OTHER = "building", "other"
@@ -60,7 +61,7 @@ def main() -> None:
         average=0.99,
         balance=0.5,
     )
-    scenes = [of_buildings(source) for source in [*real_sources(args.data), *made]]
+    scenes = [of_buildings(without_blocks(source)) for source in [*real_sources(args.data), *made]]
     if args.mosaics:
         seen = [source.model_copy(update={"role": "train", "place": None}) for source in scenes]
         scenes = [*seen, *mosaics(args.mosaics)]
@@ -92,6 +93,15 @@ def of_buildings(source: LabelledSource) -> LabelledSource:
     known = source.map or {name: name for name in ("building", "paved", "bare", "tree", "low_vegetation", "water")}
     told = {value: BUILDING if name == BUILDING else OTHER for value, name in known.items()}
     return source.model_copy(update={"map": told})
+
+
+def without_blocks(source: LabelledSource) -> LabelledSource:
+    """A scene of Dubai with its buildings unlabelled; any other as it is."""
+    if source.data != MBRSC or source.map is None:
+        return source
+    blocks = tuple(value for value, name in source.map.items() if name == "building")
+    named = {value: name for value, name in source.map.items() if value not in blocks}
+    return source.model_copy(update={"map": named, "ignore": (*source.ignore, *blocks)})
 
 
 def mosaics(folder: Path) -> list[LabelledSource]:

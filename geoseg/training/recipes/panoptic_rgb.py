@@ -2,8 +2,7 @@
 
 MODEL gives the encoder, or all weights where it is such a network; it must not have seen the held-out places if they
 are to be judged. Scenes, held-out places and classes are those of `landcover_rgb`; buildings are the connected parts of
-their class. In Dubai these are blocks of houses with all that is between them, from which a network learns to see
-blocks: there buildings are not shown.
+their class, but for Dubai, as in `buildings_rgb`.
 """
 
 from __future__ import annotations
@@ -22,10 +21,10 @@ from geoseg.training.config import (
     StartConfig,
     TrainConfig,
 )
+from geoseg.training.recipes.buildings_rgb import without_blocks
 from geoseg.training.recipes.landcover_rgb import (
     ALL,
     MADE_WEIGHT,
-    MBRSC,
     POOL_TO_M,
     WEIGHTS,
     made_scenes,
@@ -73,15 +72,6 @@ def main() -> None:
         balance=0.5,
     )
     train(config_of(scenes, run, args.start, args.version), args.out / "run", judged=args.all, resume=args.resume)
-
-
-def without_blocks(source: LabelledSource) -> LabelledSource:
-    """A scene of Dubai with its buildings unlabelled; any other as it is."""
-    if source.data != MBRSC or source.map is None:
-        return source
-    blocks = tuple(value for value, name in source.map.items() if name == "building")
-    named = {value: name for value, name in source.map.items() if value not in blocks}
-    return source.model_copy(update={"map": named, "ignore": (*source.ignore, *blocks)})
 
 
 def config_of(scenes: list[LabelledSource], run: RunConfig, start: str, version: str) -> TrainConfig:
