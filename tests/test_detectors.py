@@ -352,7 +352,9 @@ def test_fine_pixels_are_seen_as_means() -> None:
     fine: Seen = pooled(Model(network, card), 2).network.see(chip.repeat_interleave(2, -1).repeat_interleave(2, -2))
     assert len(coarse.objects[0].scores) > 0
     assert torch.allclose(fine.objects[0].boxes, 2 * coarse.objects[0].boxes, atol=1e-3)
+    assert fine.logits is not None
     assert fine.logits.shape == (1, 2, 192, 192)
+    assert network.see(chip, with_logits=False).logits is None
 
 
 def test_objects_to_learn_are_the_parts_of_labels() -> None:

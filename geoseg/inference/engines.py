@@ -57,11 +57,11 @@ class TorchEngine:
             logits: Tensor = self._network(chips.to(memory_format=self._memory_format))
             return logits.float()
 
-    def see(self, chips: Tensor, least_score: float) -> Seen:
+    def see(self, chips: Tensor, least_score: float, with_logits: bool) -> Seen:
         """Objects and logits of normalized chips, where the network is a detector."""
-        see: Callable[[Tensor, float], Seen] = self._network.see  # type: ignore[assignment]
+        see: Callable[[Tensor, float, bool], Seen] = self._network.see  # type: ignore[assignment]
         with torch.inference_mode(), self._arithmetic():
-            return see(chips.to(memory_format=self._memory_format), least_score)
+            return see(chips.to(memory_format=self._memory_format), least_score, with_logits)
 
     def _arithmetic(self) -> AbstractContextManager[Any]:
         if self.precision == "bfloat16":

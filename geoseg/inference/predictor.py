@@ -165,21 +165,22 @@ class Predictor:
                 return torch.cat([self.predict(half, normalization, margin=margin) for half in halves])
             return self._in_quarters(chips[0], normalization, margin)
 
-    def see(self, chip: Pixels, normalization: Normalization, least_score: float) -> Seen:
+    def see(self, chip: Pixels, normalization: Normalization, least_score: float, *, with_logits: bool) -> Seen:
         """Objects and logits of one chip, on the host, where the network is a detector.
 
         Args:
             chip: pixels as stored and their validity.
             normalization: of the scene's bands.
             least_score: of objects.
+            with_logits: whether they are wanted.
         """
         engine = self.engine
         assert isinstance(engine, TorchEngine)
         batch = torch.from_numpy(normalization(*chip)[None])
         with self._turns:
-            seen = engine.see(batch.to(self.backend.device), least_score)
+            seen = engine.see(batch.to(self.backend.device), least_score, with_logits)
         objects = [type(one)(*(part.cpu() for part in one)) for one in seen.objects]
-        return type(seen)(objects, seen.logits.float().cpu())
+        return type(seen)(objects, None if seen.logits is None else seen.logits.float().cpu())
 
     def reduce(self, logits: Tensor, *, confidence: bool = True, probabilities: bool = False) -> Reduced:
         """The likeliest channel, and what is asked for of the probabilities.

@@ -31,7 +31,7 @@ LEAST_OBJECTNESS = 0.2
 LEAST_SCORE = 0.3  # where none is stated: below a half, an object changes no class
 PRIOR = 0.01  # objectness before training: without counts to end them, few proposals at first (arXiv:1708.02002)
 MANY = 10**9  # in place of a number of proposals or detections that are kept
-AT_ONCE = 4096  # boxes that heads look at, so that memory does not grow with their number
+AT_ONCE = 256  # boxes that heads look at, so that memory does not grow with their number
 
 
 class Detections(NamedTuple):
@@ -69,10 +69,10 @@ class Target(NamedTuple):
 
 
 class Seen(NamedTuple):
-    """What a network sees on chips: objects of each, and logits (chip, class, height, width)."""
+    """What a network sees on chips: objects of each, and logits (chip, class, height, width) where asked for."""
 
     objects: list[Detections]
-    logits: Tensor
+    logits: Tensor | None
 
 
 class Detector(nn.Module):
@@ -128,20 +128,23 @@ class Detector(nn.Module):
         self.proposals.score_thresh = 0.0 if mode else LEAST_OBJECTNESS
         return self
 
-    def see(self, chips: Tensor, least_score: float = LEAST_SCORE) -> Seen:
+    def see(self, chips: Tensor, least_score: float = LEAST_SCORE, with_logits: bool = True) -> Seen:
         """Objects and logits of normalized chips (chip, band, height, width).
 
         Args:
             chips: as for any network.
             least_score: objects below it get no mask, which takes most of the time, and are left out.
+            with_logits: whether they are wanted, too.
         """
         self.heads.score_thresh = least_score
         features = self.features(chips)
         objects = self.objects(chips, features)
-        return Seen(objects, self.logits(features, objects, chips.shape[-2:]))
+        return Seen(objects, self.logits(features, objects, chips.shape[-2:]) if with_logits else None)
 
     def forward(self, chips: Tensor) -> Tensor:
-        return self.see(chips).logits
+        logits = self.see(chips).logits
+        assert logits is not None
+        return logits
 
     def logits(self, features: dict[str, Tensor], objects: list[Detections], size: Sequence[int]) -> Tensor:
         """(chip, class, height, width), from objects: the last class is where there is none."""

@@ -68,11 +68,12 @@ class _Pooled(nn.Module):
     def forward(self, chips: Tensor) -> Tensor:
         return self._finer(self.network(avg_pool2d(chips, self.factor)))
 
-    def see(self, chips: Tensor, *least_score: float) -> Seen:
+    def see(self, chips: Tensor, *asked: float) -> Seen:
         """Objects and logits, where the network is a detector."""
         see: Callable[..., Seen] = self.network.see  # type: ignore[assignment]
-        seen = see(avg_pool2d(chips, self.factor), *least_score)
-        return type(seen)([one.scaled(self.factor) for one in seen.objects], self._finer(seen.logits))
+        seen = see(avg_pool2d(chips, self.factor), *asked)
+        logits = None if seen.logits is None else self._finer(seen.logits)
+        return type(seen)([one.scaled(self.factor) for one in seen.objects], logits)
 
     def _finer(self, logits: Tensor) -> Tensor:
         return _spread(_spread(logits, self.factor, 2), self.factor, 3)

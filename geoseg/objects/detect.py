@@ -76,9 +76,9 @@ class Looker:
             core = self.grid.core_window(index).intersection(window)
             if not wanted[core.relative_to(chip).slices].any():
                 continue
-            seen = self.predictor.see(pixels, self.normalization, self.least_score)
+            seen = self.predictor.see(pixels, self.normalization, self.least_score, with_logits=self.with_stuff)
             found.pieces.extend(self._pieces(index, seen.objects[0], wanted))
-            if found.stuff is not None and found.confidence is not None:
+            if found.stuff is not None and found.confidence is not None and seen.logits is not None:
                 part = core.relative_to(chip).slices
                 classes, sure = self._stuff(seen.logits[0][:, part[0], part[1]])
                 inside = wanted[part]
