@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def panoptic(
     scenes: options.Scenes,
     output: Annotated[Path, typer.Option("--output", "-o", help="GeoTIFF of ids; their table is beside it.")],
-    model: options.ModelNames = ["landcover-rgb"],  # noqa: B006
+    model: options.ModelNames = ["panoptic-rgb"],  # noqa: B006
     views: options.Views = 1,
     things: Annotated[
         str | None, typer.Option(help="Classes that have objects; default: building, or all of a panoptic-fpn.")

@@ -144,7 +144,7 @@ def panoptic_file(
     scene: Scene,
     output: str | os.PathLike[str],
     *,
-    model: str | os.PathLike[str] | Model = "landcover-rgb",
+    model: str | os.PathLike[str] | Model = "panoptic-rgb",
     things: Sequence[str] | None = None,
     polygons: str | os.PathLike[str] | None = None,
     shape: OutlineOptions | None = None,
