@@ -14,6 +14,7 @@ import torch
 from builders import HALF_METRE, RGB, pixels_of, read_band, small_card, write_rgb
 from numpy.typing import NDArray
 from shapely.geometry import box
+from torchvision.models.detection.image_list import ImageList
 
 import geoseg
 from geoseg.errors import BlockError, InputError
@@ -336,6 +337,23 @@ def test_a_mask_is_pasted_on_the_pixels_of_its_box() -> None:
     pasted = paste(half, torch.tensor([-8.0, 0.0, 8.0, 4.0]), (64, 64))
     assert (pasted.rows, pasted.cols) == (slice(0, 4), slice(0, 8))
     assert (pasted.probabilities[:, 1:] > 0.5).all()  # the mask's right half lies on the chip
+
+
+def test_objects_are_those_of_torchvisions_own_heads(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = talkative("mask-rcnn", 2)
+    pixels = [pixels_of((96, 96), seed=seed) for seed in (9, 10)]
+    chips = torch.from_numpy(np.stack([RGB(one, np.ones((96, 96), np.bool_)) for one in pixels]))
+    features = network.features(chips)
+    images = ImageList(chips, [(96, 96)] * 2)
+    proposals, _ = network.proposals(images, features)
+    expected, _ = network.heads(features, proposals, images.image_sizes)
+    monkeypatch.setattr("geoseg.models.detector.AT_ONCE", 2)
+    for one, found in zip(expected, network.objects(chips, features), strict=True):
+        assert len(found.scores) > 2
+        assert torch.equal(found.channels, one["labels"] - 1)
+        assert torch.allclose(found.boxes, one["boxes"], atol=1e-3)
+        assert torch.allclose(found.scores, one["scores"], atol=1e-4)
+        assert torch.allclose(found.masks, one["masks"][:, 0], atol=1e-4)
 
 
 def test_fine_pixels_are_seen_as_means() -> None:

@@ -98,8 +98,8 @@ def _measured(model: Model, places: Places, halo_chips: int) -> dict[str, object
 def _around(detector: Detector, card: ModelCard) -> dict[str, object]:
     """Halo and chip of a detector: a halo as wide as its proposals look, so that chips agree on what they share.
 
-    It ends nowhere as a network's reach does, as boxes are looked at whole: objects that reach into the next core are
-    joined by what both chips see.
+    It makes no chip exact: boxes are looked at whole, and objects that reach beyond the halo are joined by what both
+    chips see of them.
     """
     stride, most = card.output_stride, LARGEST_CHIP // 4
     try:

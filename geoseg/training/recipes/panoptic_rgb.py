@@ -21,6 +21,7 @@ from geoseg.training.config import (
     StartConfig,
     TrainConfig,
 )
+from geoseg.training.recipes.buildings_rgb import NETWORK as DETECTOR
 from geoseg.training.recipes.buildings_rgb import without_blocks
 from geoseg.training.recipes.landcover_rgb import (
     ALL,
@@ -32,14 +33,7 @@ from geoseg.training.recipes.landcover_rgb import (
     train,
 )
 
-NETWORK: dict[str, int | float | str | bool | list[int]] = {
-    "things": [LANDCOVER.names.index("building")],
-    "encoder": "tu-resnet18",
-    "depth": 4,
-    "channels": 128,
-    "box_features": 256,
-    "anchors_px": [16, 32, 64, 128],
-}
+NETWORK: dict[str, int | float | str | bool | list[int]] = {"things": [LANDCOVER.names.index("building")], **DETECTOR}
 LIMITATIONS = (
     "Trained for about an hour on two CPU cores, from two regions and synthetic scenes. Rows of houses with their "
     "gardens may be one building, and touching houses are one where the labels have them so; on drone mosaics it "
