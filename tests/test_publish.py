@@ -79,3 +79,16 @@ def test_halo_and_reach_are_measured(published: tuple[Model, object]) -> None:
     card = published[0].card
     assert 0 < card.halo_px <= card.exact_halo_px
     assert card.receptive_field_px == tiny_model().card.receptive_field_px
+
+
+def test_scores_of_a_model_that_saw_less_are_kept(
+    published: tuple[Model, dict[str, list[ArrayScene]]], tmp_path: Path
+) -> None:
+    model, places = published
+    scores = {"elsewhere": {"building": 0.25}}
+    fold = model.card.model_copy(update={"scores": scores, "temperature": 2.5, "calibration": {"ece_before": 0.5}})
+    card = publish(
+        model, tmp_path / "all", places=places, names=NAMES, coarse=coarse, halo_chips=4, scores_of=fold
+    ).card
+    assert (card.scores, card.temperature, card.calibration) == (scores, 2.5, {"ece_before": 0.5})
+    assert card.halo_px == model.card.halo_px

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from inspect import Parameter, Signature, signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -40,7 +41,7 @@ Views = Annotated[int, typer.Option(help="Average 4 (flips) or 8 (and quarter tu
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace outputs that exist.")]
 
 
-_POLYGONS = "Polygons"  # heading of their options in the help
+_polygons = partial(typer.Option, rich_help_panel="Polygons")
 _LAZY = {
     "SceneOptions": object,
     "RunOptions": object,
@@ -129,72 +130,33 @@ def _reading_and_run(
 
 def _drawing(
     *,
-    classes: Annotated[
-        str | None, typer.Option(rich_help_panel=_POLYGONS, help="Classes or groups, as in building,water,vegetation.")
-    ] = None,
-    connectivity: Annotated[
-        int, typer.Option(rich_help_panel=_POLYGONS, help="4: pixels share edges; 8: edges or corners.")
-    ] = 4,
-    min_area: Annotated[
-        float, typer.Option(rich_help_panel=_POLYGONS, help="Leave out polygons smaller than this, in square metres.")
-    ] = 0.0,
+    classes: Annotated[str | None, _polygons(help="Classes or groups, as in building,water,vegetation.")] = None,
+    connectivity: Annotated[int, _polygons(help="4: pixels share edges; 8: edges or corners.")] = 4,
+    min_area: Annotated[float, _polygons(help="Leave out polygons smaller than this, in square metres.")] = 0.0,
     fill_holes: Annotated[
-        float,
-        typer.Option(
-            rich_help_panel=_POLYGONS,
-            help="Give parts smaller than this, in square metres, to the neighbour they touch most.",
-        ),
+        float, _polygons(help="Give parts smaller than this, in square metres, to the neighbour they touch most.")
     ] = 0.0,
     simplify: Annotated[
-        float,
-        typer.Option(
-            rich_help_panel=_POLYGONS,
-            metavar="M",
-            help="Simplify borders by a tolerance in metres; neighbours keep sharing them.",
-        ),
+        float, _polygons(metavar="M", help="Simplify borders by a tolerance in metres; neighbours keep sharing them.")
     ] = 0.0,
-    smooth: Annotated[
-        str | None, typer.Option(rich_help_panel=_POLYGONS, help="Classes to smooth, as in water,vegetation.")
-    ] = None,
+    smooth: Annotated[str | None, _polygons(help="Classes to smooth, as in water,vegetation.")] = None,
     regularize: Annotated[
-        str | None,
-        typer.Option(
-            rich_help_panel=_POLYGONS, help="Classes that get straight walls and right angles, as in building."
-        ),
+        str | None, _polygons(help="Classes that get straight walls and right angles, as in building.")
     ] = None,
     split: Annotated[
-        str | None,
-        typer.Option(
-            rich_help_panel=_POLYGONS,
-            help="Classes whose touching objects become polygons of their own, as in building.",
-        ),
+        str | None, _polygons(help="Classes whose touching objects become polygons of their own, as in building.")
     ] = None,
     stats: Annotated[
         list[Path] | None,
-        typer.Option(
-            rich_help_panel=_POLYGONS,
-            help="Raster whose mean, standard deviation, min and max each polygon gets; may be repeated.",
-        ),
+        _polygons(help="Raster whose mean, standard deviation, min and max each polygon gets; may be repeated."),
     ] = None,
-    date: Annotated[
-        str | None, typer.Option(rich_help_panel=_POLYGONS, help="When the scene was taken, as in 2024-06-30.")
-    ] = None,
-    single_layer: Annotated[
-        bool, typer.Option("--single-layer", rich_help_panel=_POLYGONS, help="One layer for all classes.")
-    ] = False,
+    date: Annotated[str | None, _polygons(help="When the scene was taken, as in 2024-06-30.")] = None,
+    single_layer: Annotated[bool, _polygons("--single-layer", help="One layer for all classes.")] = False,
     append: Annotated[
-        bool,
-        typer.Option(
-            "--append",
-            rich_help_panel=_POLYGONS,
-            help="Add to a GeoPackage that exists; --overwrite replaces the same source.",
-        ),
+        bool, _polygons("--append", help="Add to a GeoPackage that exists; --overwrite replaces the same source.")
     ] = False,
     partition: Annotated[
-        str | None,
-        typer.Option(
-            rich_help_panel=_POLYGONS, help="GeoParquet as a folder: class, or tile=SIDE in units of the CRS."
-        ),
+        str | None, _polygons(help="GeoParquet as a folder: class, or tile=SIDE in units of the CRS.")
     ] = None,
 ) -> tuple[VectorOptions]:
     from geoseg.vector.options import VectorOptions

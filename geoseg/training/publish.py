@@ -44,6 +44,7 @@ def publish(
     names: Sequence[str],
     coarse: Coarse,
     halo_chips: int = HALO_CHIPS,
+    scores_of: ModelCard | None = None,
 ) -> Model:
     """Write a bundle whose receptive field, halo and held-out scores are measured on what is stored.
 
@@ -54,11 +55,16 @@ def publish(
         names: classes that scores are given for.
         coarse: index in `names` of label codes and of channels; negative where unknown.
         halo_chips: number of chips on which the halo is measured.
+        scores_of: has the scores and temperature to state, of a model that saw less; nothing is judged then.
     """
     save_model(Model(model.network, model.card.model_copy(update={"scores": {}})), folder)
     stored = load_model(folder)  # half precision, as everybody will have it
     card = stored.card.model_copy(update=_measured(stored, places, halo_chips))
     stored = Model(stored.network, card)
+    if scores_of is not None:
+        kept = {name: getattr(scores_of, name) for name in ("scores", "temperature", "calibration")}
+        save_model(Model(stored.network, card.model_copy(update=kept)), folder)
+        return load_model(folder)
     judged = {place: judge(stored, scenes, names, coarse) for place, scenes in places.items()}
     scores = {place: found for place, (found, _) in judged.items()}
     if isinstance(stored.network, Detector):

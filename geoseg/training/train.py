@@ -202,6 +202,7 @@ class Training:
         out: Path,
         *,
         resume: bool = False,
+        scores_of: ModelCard | None = None,
         before: Callable[[], None] | None = None,
         progress: Progress | None = None,
     ) -> Trained:
@@ -210,6 +211,7 @@ class Training:
         Args:
             out: folder of the training; the bundle is a folder in it.
             resume: go on from the last checkpoint there.
+            scores_of: the card of a model that saw less: its scores and temperature are stated, and nothing is judged.
             before: called once the folder is this training's own, before the first step.
             progress: called with step, pixels done and pixels in all.
 
@@ -223,9 +225,9 @@ class Training:
             self._open_folder(out, resume=resume)
             if before is not None:
                 before()
-            return self._run(out, resume, progress)
+            return self._run(out, resume, scores_of, progress)
 
-    def _run(self, out: Path, resume: bool, progress: Progress | None) -> Trained:
+    def _run(self, out: Path, resume: bool, scores_of: ModelCard | None, progress: Progress | None) -> Trained:
         run = self.config.run
         last = out / LAST
         kept = _read_checkpoint(last) if resume and last.exists() else None
@@ -244,7 +246,9 @@ class Training:
         names, coarse = judged(self.codes, self.validate.pixels)
         places = _places(self.validate.scenes)
         halo_chips = min(HALO_CHIPS, run.validation_chips)
-        published = publish(model, folder, places=places, names=names, coarse=coarse, halo_chips=halo_chips)
+        published = publish(
+            model, folder, places=places, names=names, coarse=coarse, halo_chips=halo_chips, scores_of=scores_of
+        )
         publish_bytes(folder / CONFIG, self.config.with_paths(lambda text: Path(text).name).to_yaml().encode())
         return Trained(published, folder, watch.history, self.codes, watch.confusion)
 

@@ -16,7 +16,7 @@ import rasterio
 from numpy.typing import NDArray
 
 from geoseg.legend import LANDCOVER
-from geoseg.models import Architecture, Model, TrainingData, load_model, save_model
+from geoseg.models import Architecture, TrainingData, load_model
 from geoseg.raster.georeference import ignore_not_georeferenced
 from geoseg.synthetic import SyntheticScene, write_scene
 from geoseg.training.config import (
@@ -111,10 +111,7 @@ def train(config: TrainConfig, out: Path, *, judged: str | None, resume: bool) -
     told = f"{config.description} Scores are those of a version that was trained without these places."
     split = SplitConfig(by="blocks", share=0.02)
     everywhere = config.model_copy(update={"scenes": scenes, "split": split, "description": told})
-    trained = Training.of(everywhere).run(out, resume=resume)
-    card = load_model(judged).card
-    kept = {name: getattr(card, name) for name in ("scores", "temperature", "calibration")}
-    save_model(Model(trained.model.network, trained.model.card.model_copy(update=kept)), trained.folder)
+    Training.of(everywhere).run(out, resume=resume, scores_of=load_model(judged).card)
 
 
 def config_of(scenes: list[LabelledSource], run: RunConfig, start: str | None, version: str) -> TrainConfig:
