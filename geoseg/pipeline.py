@@ -97,7 +97,7 @@ def segment_file(
     is_done = all(is_current(layer.path, job.digest) for layer in layers)
     drawn = None if polygons is None else _polygons_of(job, polygons, drawing, confidence)
     if drawn is not None:
-        drawn.check(overwrite=overwrite, inputs=[*(layer.path for layer in layers), *_files_of(job)])
+        drawn.check(overwrite=overwrite, inputs=[*(layer.path for layer in layers), *job.inputs])
     if is_done:
         discard_leftovers(layers[-1].path, job.digest)
         summary = RunSummary([layer.path for layer in layers], up_to_date=True, pixels=job.extent.area)
@@ -460,14 +460,8 @@ def _warn_of_seams(job: Job, seams: Seams) -> None:
     )
 
 
-def _files_of(job: Job) -> list[str]:
-    """What the run reads."""
-    mask = job.reader.stated.valid_mask
-    return [*(file.path for file in job.reader.files), *([str(mask)] if mask else [])]
-
-
 def _check_outputs(job: Job, layers: list[Layer], overwrite: bool) -> None:
-    sources = _files_of(job)
+    sources = job.inputs
     for layer in layers:
         others = [other.path for other in layers if other is not layer]
         if len({layer.path.resolve(), *(path.resolve() for path in others)}) < len(layers):

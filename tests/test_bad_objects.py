@@ -132,7 +132,7 @@ def test_ids_that_are_none(case: Case) -> None:
 def test_references_that_are_none(case: Case) -> None:
     ids = ids_of(case)
     case.refused(judge(case, ids, case.folder / "gone.gpkg"), "gone.gpkg", "not exist")
-    case.refused(judge(case, ids, footprints(case, name="barn")), "'barn'", "--map barn=")
+    case.refused(judge(case, ids, footprints(case, name="barn")), "label barn", "--map barn=")
     case.refused(judge(case, ids, footprints(case), "--column", "kind"), "no column kind")
     case.refused(judge(case, ids, footprints(case, shift=1e5)), "No object", "geoseg info")
     case.refused(judge(case, ids, footprints(case, crs=None)), "CRS")

@@ -29,6 +29,9 @@ def test_the_scale_is_the_cards_unless_the_scene_says_its_own() -> None:
     assert normalization_for(small_card(), bands, "uint8").scale == 1 / 255
     own = normalization_for(small_card(), bands, "uint16", scale=0.5, offset=-0.1)
     assert (own.scale, own.offset) == (0.5, -0.1)
+    card = small_card(scales={"uint16": 1e-4}, offsets={"uint16": -0.1})
+    found = [normalization_for(card, bands, "uint16", scale=scale) for scale in (None, 0.5)]
+    assert [(one.scale, one.offset) for one in found] == [(1e-4, -0.1), (0.5, 0.0)]
 
 
 def test_an_unknown_dtype_is_refused() -> None:

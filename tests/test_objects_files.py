@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 from pathlib import Path
 
 import geopandas as gpd
 import numpy as np
 import pandas as pd
+import pyogrio
 import pytest
 import rasterio
 import rasterio.features
@@ -26,6 +29,7 @@ from geoseg.objects import files
 from geoseg.objects.files import instances_file, panoptic_file
 from geoseg.objects.outline import OutlineOptions
 from geoseg.objects.panoptic import VOID
+from geoseg.raster.labels import LabelOptions
 
 CPU = RunOptions(device="cpu", engine="torch", block=64)
 SHAPE = (131, 149)
@@ -65,8 +69,9 @@ def test_objects_are_the_parts_of_the_class_and_numbered_by_first_pixels(made: P
 def test_polygons_raster_and_table_say_the_same(made: Path) -> None:
     polygons = gpd.read_file(made / "objects.gpkg", layer="building")
     assert list(polygons.columns) == [
-        "id", "class_id", "class_name", "score", "area_m2", "perimeter_m", "confidence", "geometry",
+        "id", "class_id", "class_name", "score", "area_m2", "perimeter_m", "confidence", "source", "model", "geometry",
     ]  # fmt: skip
+    assert set(polygons["source"]) == {"scene.tif"}
     ids = read_band(made / "ids.tif")
     assert np.array_equal(burnt(polygons, polygons["id"]), ids)
     assert np.allclose(polygons["area_m2"], np.bincount(ids.ravel())[1:] * 0.25)
@@ -95,12 +100,7 @@ def test_blocks_do_not_matter(made: Path, tmp_path: Path) -> None:
     instances_file(made / "scene.tif", tmp_path / "o.gpkg", model=made / "model", raster=tmp_path / "ids.tif", run=run)
     assert (tmp_path / "ids.tif").read_bytes() == (made / "ids.tif").read_bytes()
     assert (tmp_path / "o.gpkg").read_bytes() == (made / "objects.gpkg").read_bytes()
-    assert sorted(path.name for path in tmp_path.iterdir() if not path.name.startswith(".o.gpkg.run")) == [
-        "ids.parquet",
-        "ids.tif",
-        "ids.tif.aux.xml",
-        "o.gpkg",
-    ]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["ids.parquet", "ids.tif", "ids.tif.aux.xml", "o.gpkg"]
 
 
 def test_a_panoptic_scene_is_the_land_cover_with_objects_in_it(made: Path) -> None:
@@ -128,6 +128,85 @@ def test_panoptic_polygons_are_a_coverage(made: Path) -> None:
     assert np.array_equal(burnt(polygons, polygons["id"]), np.where(ids == VOID, 0, ids))
     assert polygons["score"].notna().equals(polygons["is_thing"].astype(bool))
     assert polygons["confidence"].between(0, 1).all()
+
+
+def test_objects_of_a_group_have_a_layer(made: Path, tmp_path: Path) -> None:
+    polygons, output = tmp_path / "p.gpkg", tmp_path / "p.tif"
+    found = panoptic_file(
+        made / "scene.tif", output, model=made / "model", things=["vegetation"], polygons=polygons, run=CPU
+    )
+    names = [str(name) for name in pyogrio.list_layers(polygons)[:, 0] if name != "layer_styles"]
+    layers = {name: gpd.read_file(polygons, layer=name) for name in names}
+    assert len(layers["vegetation"]) == found.counts["vegetation"] > 0
+    drawn = pd.concat(layers.values())
+    assert np.array_equal(np.unique(drawn["id"]), np.sort(pd.read_parquet(tmp_path / "p.parquet")["id"]))
+
+
+def test_a_table_of_another_run_is_noticed(made: Path, tmp_path: Path) -> None:
+    """As where a run was stopped between raster and table."""
+    output, ids = tmp_path / "o.gpkg", tmp_path / "ids.tif"
+
+    def run(*classes: str) -> bool:
+        given = {"model": made / "model", "raster": ids, "classes": classes, "overwrite": True, "run": CPU}
+        return instances_file(made / "scene.tif", output, **given).up_to_date  # type: ignore[arg-type]
+
+    run("paved")
+    other = ids.with_suffix(".parquet").read_bytes()
+    run("building")
+    ids.with_suffix(".parquet").write_bytes(other)
+    with pytest.raises(InputError, match="of two runs"):
+        geoseg.evaluate_objects(ids, made / "cover.tif")
+    assert not run("building")
+    assert pd.read_parquet(ids.with_suffix(".parquet")).equals(pd.read_parquet(made / "ids.parquet"))
+
+
+def test_a_raster_on_another_file_system(made: Path, tmp_path: Path) -> None:
+    shared = Path("/dev/shm")
+    if not shared.is_dir() or shared.stat().st_dev == tmp_path.stat().st_dev:
+        pytest.skip("there is no second file system")
+    with tempfile.TemporaryDirectory(dir=shared) as there:
+        ids = Path(there) / "ids.tif"
+        instances_file(made / "scene.tif", tmp_path / "o.gpkg", model=made / "model", raster=ids, run=CPU)
+        assert ids.read_bytes() == (made / "ids.tif").read_bytes()
+
+
+def test_the_area_of_interest_is_not_overwritten(made: Path, tmp_path: Path) -> None:
+    area = tmp_path / "area.gpkg"
+    gpd.GeoDataFrame(geometry=[box(*rasterio.open(made / "scene.tif").bounds)], crs="EPSG:32631").to_file(area)
+    before, run = area.read_bytes(), RunOptions(device="cpu", engine="torch", aoi=f"{area}:area")
+    given = {"model": made / "model", "run": run, "overwrite": True}
+    with pytest.raises(InputError, match="which this run needs"):
+        instances_file(made / "scene.tif", area, **given)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="which this run needs"):
+        geoseg.segment_file(made / "scene.tif", tmp_path / "c.tif", polygons=area, **given)  # type: ignore[arg-type]
+    assert area.read_bytes() == before
+
+
+def test_rasters_of_ids_are_compared_by_the_names_of_classes(made: Path, tmp_path: Path) -> None:
+    """The same objects, whose class has another number in the other table."""
+    ids = tmp_path / "ids.tif"
+    shutil.copyfile(made / "ids.tif", ids)
+    table = pd.read_parquet(made / "ids.parquet").assign(class_id=77)
+    table.to_parquet(ids.with_suffix(".parquet"))
+    scores = geoseg.evaluate_objects(made / "ids.tif", ids).by_class["building"]
+    assert (scores["pq"], scores["missed"]) == (1, 0)
+    table.assign(class_name="barn").to_parquet(ids.with_suffix(".parquet"))
+    with pytest.raises(InputError, match=r"label barn.*--map barn="):
+        geoseg.evaluate_objects(made / "ids.tif", ids)
+    mapped = geoseg.evaluate_objects(made / "ids.tif", ids, options=LabelOptions(meanings={"barn": "building"}))
+    assert mapped.by_class["building"]["pq"] == 1
+    with pytest.raises(InputError, match="No object of"):
+        geoseg.evaluate_objects(made / "ids.tif", ids, options=LabelOptions(ignore=("barn",)))
+
+
+def test_footprints_may_name_classes_as_other_labels_do(made: Path, tmp_path: Path) -> None:
+    """Numbers with gaps, and groups, which tell no class."""
+    drawn = gpd.read_file(made / "objects.gpkg", layer="building")[["geometry"]]
+    drawn.assign(class_id=[None, *[1.0] * (len(drawn) - 1)]).to_parquet(tmp_path / "gaps.parquet")
+    scores = geoseg.evaluate_objects(made / "ids.tif", tmp_path / "gaps.parquet").by_class["building"]
+    assert (scores["matched"], scores["unmatched"], scores["missed"]) == (len(drawn) - 1, 0, 0)
+    drawn.assign(class_name=["vegetation", *["building"] * (len(drawn) - 1)]).to_parquet(tmp_path / "group.parquet")
+    assert geoseg.evaluate_objects(made / "ids.tif", tmp_path / "group.parquet").by_class["building"] == scores
 
 
 def test_the_same_again_is_up_to_date_and_something_else_is_refused(made: Path, tmp_path: Path) -> None:
@@ -230,7 +309,8 @@ def test_a_class_raster_and_its_polygons_are_the_same_reference(made: Path) -> N
     )
     one, other = (geoseg.evaluate_objects(made / "ids.tif", made / name) for name in ("cover.tif", "truth.fgb"))
     assert one == other
-    assert one.by_class["building"]["missed"] >= 0
+    sizes = pd.read_parquet(made / "ids.parquet").query("class_name == 'building'")
+    assert one.by_class["building"]["matched"] + one.by_class["building"]["unmatched"] == len(sizes)
     same = geoseg.evaluate_objects(made / "all.tif", made / "ids.tif")
     assert same.by_class == {"building": same.by_class["building"]}
     assert same.by_class["building"]["pq"] == same.by_class["building"]["ap"] == 1

@@ -8,15 +8,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from builders import RGB, pixels_of, tiny_model
+from builders import RGB, pixels_of, tiny_model, write
 from numpy.typing import NDArray
 from sklearn.metrics import jaccard_score
 
 from geoseg.inference import Backend, Predictor
 from geoseg.models import Model
+from geoseg.training.config import LabelledSource
 from geoseg.training.losses import IGNORE
-from geoseg.training.publish import publish
+from geoseg.training.publish import judge, publish
 from geoseg.training.samples import ArrayScene
+from geoseg.training.scenes import open_scene_of
 
 NAMES = ("building", "ground", "vegetation", "water")
 
@@ -92,3 +94,21 @@ def test_scores_of_a_model_that_saw_less_are_kept(
     ).card
     assert (card.scores, card.temperature, card.calibration) == (scores, 2.5, {"ece_before": 0.5})
     assert card.halo_px == model.card.halo_px
+
+
+def test_labels_on_nodata_do_not_count(published: tuple[Model, dict[str, list[ArrayScene]]], tmp_path: Path) -> None:
+    model, places = published
+    scene, legend = places["one"][0], model.card.legend
+    half = scene.shape[1] // 2
+    pixels = np.maximum(scene.pixels, 1)
+    pixels[:, :, half:] = 0
+    write(tmp_path / "scene.tif", pixels, crs="EPSG:32631", nodata=0)
+    ids = np.append(legend.ids, legend.nodata).astype(np.uint8)[np.minimum(scene.labels, len(legend.ids))]
+    hidden = np.where(np.arange(scene.shape[1]) < half, ids, legend.nodata).astype(np.uint8)
+    told = []
+    for name, labels in (("all.tif", ids), ("hidden.tif", hidden)):
+        write(tmp_path / name, labels[None], crs="EPSG:32631")
+        source = LabelledSource(scene=str(tmp_path / "scene.tif"), labels=str(tmp_path / name))
+        told.append(judge(model, [open_scene_of(source, ("red", "green", "blue"), legend)], NAMES, coarse))
+    assert told[0][0] == told[1][0]
+    assert np.isfinite(told[0][1].probabilities).all()

@@ -21,6 +21,7 @@ from geoseg.change.reference import ClassMap, census, draw_sample, estimate_from
 from geoseg.cli import app
 from geoseg.errors import InputError
 from geoseg.legend import LANDCOVER
+from geoseg.training.evaluate import EvaluateOptions
 
 SHAPE = (300, 420)
 NAMES = {c.id: c.name for c in LANDCOVER.classes}
@@ -207,3 +208,10 @@ def test_what_cannot_be_used_is_said(cover: Path, tmp_path: Path) -> None:
     empty = write(tmp_path / "empty.tif", np.full((5, 5), 255, np.uint8))
     with pytest.raises(InputError, match="holds no class anywhere"):
         draw_sample(empty, tmp_path / "none.gpkg", n=10)
+
+
+def test_a_negative_seed_is_refused(cover: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="seed is 0 or more, not -1"):
+        draw_sample(cover, tmp_path / "p.gpkg", n=200, seed=-1)
+    with pytest.raises(InputError, match="seed is 0 or more, not -1"):
+        EvaluateOptions(seed=-1)

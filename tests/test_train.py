@@ -30,6 +30,7 @@ from geoseg.models import load_model
 from geoseg.training.config import EXAMPLE, TrainConfig, UnlabelledConfig, load_config
 from geoseg.training.scenes import open_scene_of
 from geoseg.training.semisupervised import open_unlabelled
+from geoseg.training.train import Training
 from geoseg.training.watch import Watch
 
 SIDE = 320
@@ -189,6 +190,14 @@ def test_a_loss_that_is_no_number_stops_and_keeps_good_weights(data: Path, tmp_p
         geoseg.train(stated(data, run__learning_rate=1e30), tmp_path / "out")
     kept = load_file(tmp_path / "out" / "last-good.safetensors")
     assert all(tensor.isfinite().all() for tensor in kept.values())
+
+
+def test_the_card_knows_scale_and_offset_of_most_scenes(data: Path, caplog: pytest.LogCaptureFixture) -> None:
+    given = {"scene": str(data / "scene.tif"), "labels": str(data / "labels.gpkg"), "scale": 0.01}
+    scenes = [{**given, "offset": offset} for offset in (-0.1, 0.0, -0.1)]
+    card = Training.of(stated(data, scenes=scenes)).card(0)
+    assert (card.scales, card.offsets) == ({"uint8": 0.01}, {"uint8": -0.1})
+    assert "several scales and offsets (x 0.01 -0.1, x 0.01 +0)" in caplog.text
 
 
 def test_a_sample_that_is_far_out_of_range_is_named(data: Path, tmp_path: Path) -> None:

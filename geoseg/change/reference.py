@@ -137,6 +137,8 @@ def draw_sample(
     Raises:
         InputError: the map or a number cannot be used, or the file exists.
     """
+    if seed < 0:
+        raise InputError(f"A seed is 0 or more, not {seed}.")
     if (n is None) == (standard_error is None):
         raise InputError("Give either the number of points (--n), or the standard error that is wanted.")
     mapped = ClassMap.of(path)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -62,7 +61,7 @@ def evaluate(
             output or Path(f"{Path(scenes[0]).stem}-evaluation"),
             model=model,
             options=EvaluateOptions(
-                labels=LabelOptions(column, parse_map(meanings), _listed(ignore), elsewhere),
+                labels=LabelOptions(column, parse_map(meanings), tuple(options.listed(ignore) or ()), elsewhere),
                 aoi=run.aoi,
                 distance_px=distance,
                 distance_m=distance_m,
@@ -81,15 +80,11 @@ def parse_map(text: str | None) -> dict[str, str] | None:
     """`5=water,lake=water` as a mapping."""
     if text is None:
         return None
-    pairs = [part.rpartition("=") for part in _listed(text)]
+    pairs = [part.rpartition("=") for part in options.listed(text) or ()]
     wrong = next(("".join(pair) for pair in pairs if not all(pair)), None)
     if wrong is not None or not pairs:
         raise InputError(f"--map takes value=class with commas between, as in 5=water,13=water, not {wrong or text}.")
     return {value.strip(): name.strip() for value, _, name in pairs}
-
-
-def _listed(text: str | None) -> tuple[str, ...]:
-    return tuple(part.strip() for part in re.split(r",", text or "") if part.strip())
 
 
 def _text(summary: EvaluateSummary) -> str:

@@ -224,8 +224,8 @@ def model_of(names: list[str], views: int) -> str | Model:
 
 
 def listed(text: str | None) -> list[str] | None:
-    """`building,water` as names."""
-    return None if text is None else [name.strip() for name in text.split(",")]
+    """`building,water` as names; None where nothing was given."""
+    return None if text is None else [name.strip() for name in text.split(",") if name.strip()]
 
 
 def _together(
@@ -286,8 +286,8 @@ def one_or_many(scenes: list[str]) -> str | list[str]:
 
 
 @contextmanager
-def progress_bar() -> Iterator[Progress]:
-    """A bar on stderr with pixels per second and time left; silent where stderr is no terminal."""
+def progress_bar(*, of_pixels: bool = True) -> Iterator[Progress]:
+    """A bar on stderr with time left, and pixels per second where these are counted; silent where it is no terminal."""
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
@@ -305,7 +305,7 @@ def progress_bar() -> Iterator[Progress]:
             if step not in tasks:
                 tasks[step] = bar.add_task(step, total=total, completed=done, speed="")
             task = bar.tasks[tasks[step]]
-            speed = f"{task.speed / 1e6:.2f} Mpx/s" if task.speed else ""
+            speed = f"{task.speed / 1e6:.2f} Mpx/s" if task.speed and of_pixels else ""
             bar.update(tasks[step], completed=done, speed=speed)
 
         yield report

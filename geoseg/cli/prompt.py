@@ -37,7 +37,7 @@ def prompt(
     """Outline the objects that points, boxes or words stand for."""
     from geoseg.prompts import prompt_file
 
-    with options.progress_bar() as progress:
+    with options.progress_bar(of_pixels=False) as progress:
         summary = prompt_file(
             options.one_or_many(scenes),
             output,

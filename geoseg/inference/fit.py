@@ -38,8 +38,8 @@ def normalization_for(
         card: the model's.
         available: band names of the scene.
         dtype: of its pixels.
-        scale: of the scene, where it is known; the card's for that dtype otherwise.
-        offset: likewise.
+        scale: of the scene, where it is known; the card's for that dtype otherwise, with its offset.
+        offset: of the scene, where it is known.
 
     Raises:
         InputError: the card does not know the dtype and no scale is given.
@@ -50,9 +50,10 @@ def normalization_for(
             f"The scene's pixels are {dtype}; model {card.name} knows {known}. "
             f"Give --scale S (and --offset O), so that pixel * S + O is in the same unit."
         )
+    usual = card.offsets.get(dtype, 0.0) if scale is None else 0.0
     return Normalization(
         scale=card.scales.get(dtype, 1.0) if scale is None else scale,
-        offset=offset or 0.0,
+        offset=usual if offset is None else offset,
         mean=tuple(band.mean for band in card.bands),
         std=tuple(band.std for band in card.bands),
         present=tuple(band.name in available for band in card.bands),

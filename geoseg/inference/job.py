@@ -36,7 +36,7 @@ from geoseg.raster.landcover import (
     run_tags,
 )
 from geoseg.raster.layers import Source
-from geoseg.raster.reader import SceneOptions, SceneReader
+from geoseg.raster.reader import Pixels, SceneOptions, SceneReader
 from geoseg.raster.remote import plain_name
 from geoseg.raster.staging import BlockLayout, BlockWriter, digest_of
 
@@ -55,6 +55,7 @@ class Job:
         aoi: area of interest.
         machine: kind of machine that computes; another one rounds otherwise.
         kept: whether confidence, and whether the probabilities of all classes, are written too.
+        pool: side in pixels of the squares whose means the model sees; 1 for the pixels themselves.
     """
 
     reader: SceneReader
@@ -95,6 +96,12 @@ class Job:
         return Load(stored, 1 + confidence + classes * spread, confidence + classes * spread)
 
     @property
+    def inputs(self) -> list[str | Path]:
+        """Files that are read, which no output may replace."""
+        others = self.reader.stated.valid_mask, None if self.aoi is None else self.aoi.path
+        return [*(file.path for file in self.reader.files), *(path for path in others if path)]
+
+    @property
     def layout(self) -> BlockLayout:
         """How the output is cut in blocks, and the bands of each of its layers."""
         wanted = True, *self.kept
@@ -111,14 +118,22 @@ class Job:
                 yield Block(row, col, layout.window((row, col)).shifted(self.extent.row, self.extent.col))
 
     def seconds_of_a_chip(self) -> float:
-        """From reading to classes, in the middle of the scene; the first time, which compiles, is left out."""
-        grid, segmenter = self.plan.grid, self.segmenter
-        rows, cols = grid.core_counts
-        middle = grid.core_window((rows // 2, cols // 2)).clipped(grid.shape)
+        """From reading to classes, in the middle of the extent; the first time, which compiles, is left out.
+
+        Its pixels count as measured, whatever they are: a chip of nodata only does not go through the network.
+        """
+        grid, extent, segmenter = self.plan.grid, self.extent, self.segmenter
+        index = (extent.row + extent.height // 2) // grid.core, (extent.col + extent.width // 2) // grid.core
+        middle = grid.core_window(index).clipped(grid.shape)
+
+        def read(window: Window) -> Pixels:
+            values, valid = self.reader.read(window)
+            return Pixels(values, np.ones_like(valid))
+
         started = 0.0
         for _ in range(2):
             started = time.perf_counter()
-            segmenter(middle, self.reader.read)
+            segmenter(middle, read)
         return time.perf_counter() - started
 
     @property

@@ -53,6 +53,7 @@ class ModelCard(_Strict):
 
     Attributes:
         scales: for each dtype that scenes may have, the factor from stored number to what the statistics are of.
+        offsets: what is added after that factor, by dtype, where it is not 0.
         gsd_m: the ground sample distance that it was made for, in metres; assumed where a scene has no CRS.
         gsd_range_m: smallest and largest ground sample distance it is good for.
         pool_to_m: on scenes of finer pixels it is given means of k x k of them, k = round(pool_to_m / pixel size).
@@ -78,6 +79,7 @@ class ModelCard(_Strict):
     license: str
     architecture: Architecture
     scales: Annotated[dict[str, Positive], Field(min_length=1)]
+    offsets: dict[str, Annotated[float, Field(allow_inf_nan=False)]] = {}
     bands: Annotated[tuple[CardBand, ...], Field(min_length=1)]
     legend: Legend
     gsd_m: Positive

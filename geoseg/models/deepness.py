@@ -39,9 +39,9 @@ class ForDeepness(nn.Module):
             raise InputError(
                 f"Deepness gives 8-bit pixels, and {card.name} takes {', '.join(card.scales)}; export it to onnx."
             )
-        white = WHITE * card.scales["uint8"]
+        white, offset = WHITE * card.scales["uint8"], card.offsets.get("uint8", 0.0)
         self.network, self.temperature = model.network, card.temperature
-        self.register_buffer("mean", torch.tensor([band.mean / white for band in card.bands])[:, None, None])
+        self.register_buffer("mean", torch.tensor([(band.mean - offset) / white for band in card.bands])[:, None, None])
         self.register_buffer("std", torch.tensor([band.std / white for band in card.bands])[:, None, None])
 
     def forward(self, chips: Tensor) -> Tensor:

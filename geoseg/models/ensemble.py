@@ -148,6 +148,7 @@ def _check_fits(model: Model, first: ModelCard) -> None:
     for what, own, other in (
         ("legend", card.legend, first.legend),
         ("scales", card.scales, first.scales),
+        ("offsets", card.offsets, first.offsets),
         ("pool_to_m", card.pool_to_m, first.pool_to_m),
         ("bands", {b.name: b.optional for b in card.bands}, {b.name: b.optional for b in first.bands}),
     ):

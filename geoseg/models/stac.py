@@ -92,6 +92,7 @@ def _bands(card: ModelCard) -> list[dict[str, str]]:
 
 def _input(card: ModelCard) -> dict[str, Any]:
     dtype, factor = next(iter(card.scales.items()))
+    offset = card.offsets.get(dtype, 0.0)
     side = card.chip_px if card.fixed_chip else -1
     sides = "no other size" if card.fixed_chip else f"or any size in multiples of {card.output_stride} px"
     return {
@@ -107,7 +108,8 @@ def _input(card: ModelCard) -> dict[str, Any]:
             "data_type": "float32",
         },
         "value_scaling": [
-            {"type": "z-score", "mean": band.mean / factor, "stddev": band.std / factor} for band in card.bands
+            {"type": "z-score", "mean": (band.mean - offset) / factor, "stddev": band.std / factor}
+            for band in card.bands
         ],
     }
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from geoseg.errors import InputError
 from geoseg.grid.window import windows_of
+from geoseg.objects.paint import BLOCK
 from geoseg.objects.reference import IdRaster, Side, open_reference
 from geoseg.objects.scores import (
     UNLABELLED,
@@ -27,7 +28,6 @@ from geoseg.raster.aoi import read_aoi
 from geoseg.raster.disk import check_output, disk_errors, publish_bytes
 from geoseg.raster.labels import LabelOptions
 
-BLOCK = 2048
 Progress = Callable[[str, int, int], None]  # step, pixels done, pixels in all
 
 

@@ -10,24 +10,26 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+import geopandas as gpd
 import numpy as np
 import pandas as pd
 import pyproj
 from numpy.typing import NDArray
 
 from geoseg.grid import Window
-from geoseg.legend import Legend
-from geoseg.objects.id_raster import Paint, table_path, write_ids, write_table
+from geoseg.legend import Legend, Selection
+from geoseg.objects.id_raster import Paint, is_table_of, table_path, write_ids, write_table
 from geoseg.objects.outline import OutlineOptions, outline, trace
 from geoseg.objects.paint import NOTHING
-from geoseg.objects.stamp import is_stamped, stamp
 from geoseg.raster.cog import Layer, is_current
 from geoseg.raster.disk import check_disk_space, check_output, work_folder
 from geoseg.raster.georeference import Georef
 from geoseg.raster.reader import SceneOptions
 from geoseg.raster.staging import canonical_json, digest_of
 from geoseg.vector.export import check_crs_fits, check_vector_output, write_polygons
+from geoseg.vector.made_by import Made, made_by
 from geoseg.vector.measure import Ground
+from geoseg.vector.origin import Origin
 
 if TYPE_CHECKING:  # torch loads where it is needed
     from geoseg.inference.job import Scene
@@ -80,7 +82,7 @@ def instances_file(
     Args:
         scene: as for `segment_file`.
         output: polygons, .gpkg, .parquet, .fgb or .geojson; columns id, class_id, class_name, score, area_m2,
-            perimeter_m and confidence.
+            perimeter_m, confidence, source, date (where known) and model.
         model: name or path of a bundle, or a loaded one.
         classes: names of the classes whose objects are wanted; None for building, or all that a detector knows.
         raster: also write the ids there, uint32 with 0 for no object, and the table of ids beside it as .parquet.
@@ -102,7 +104,7 @@ def instances_file(
     search = Search.of(scene, model, classes, reading=reading, run=run, least_score=least_score)
     order = _Order.of("instances", search, shape)
     outputs = [*([] if ids is None else [ids, table_path(ids)]), output]
-    if is_stamped(output, order.digest) and (ids is None or order.is_written(ids)):
+    if order.is_drawn(output) and (ids is None or order.is_written(ids)):
         return InstancesSummary(outputs, up_to_date=True)
     order.check_polygons(output, overwrite)
     if ids is not None:
@@ -114,10 +116,9 @@ def instances_file(
         outlines = outline(traced, order.ground, order.shape)
         if ids is not None:
             layer, table = order.layer("instances", ids, "object id"), outlines.polygons.drop(columns="geometry")
-            write_table(table_path(ids), pd.DataFrame(table), layer.all_tags)
-            order.write(layer, partial(_unsigned, traced.objects), NOTHING, folder, told)
-        write_polygons(outlines.polygons, output, selections=objects.classes, overwrite=True)
-        stamp(output, order.digest)
+            with work_folder(ids) as beside:
+                order.write(layer, partial(_unsigned, traced.objects), NOTHING, pd.DataFrame(table), beside, told)
+        order.draw(outlines.polygons, output, objects.classes)
     found = Counter(outlines.polygons["class_name"])
     counts = {selection.name: found[selection.name] for selection in objects.classes}
     return InstancesSummary(outputs, counts, regularized=outlines.regularized, fallbacks=outlines.fallbacks)
@@ -183,7 +184,7 @@ def panoptic_file(
     search = Search.of(scene, model, things, reading=reading, run=run, least_score=least_score, with_stuff=True)
     order = _Order.of("panoptic", search, shape)
     outputs = [*([] if drawn is None else [drawn]), table_path(output), output]
-    if order.is_written(output) and (drawn is None or is_stamped(drawn, order.digest)):
+    if order.is_written(output) and (drawn is None or order.is_drawn(drawn)):
         return PanopticSummary(outputs, up_to_date=True)
     order.check_ids(output, drawn, overwrite)
     if drawn is not None:
@@ -193,11 +194,9 @@ def panoptic_file(
         panoptic = Panoptic.of(*search.land(folder), objects, order.legend)
         tables = tables_of(panoptic, order.shape, partial(told, "trace"))
         if drawn is not None:
-            write_polygons(tables.polygons, drawn, selections=order.legend.select(), overwrite=True)
-            stamp(drawn, order.digest)
+            order.draw(tables.polygons, drawn, panoptic.selections)
         layer = order.layer("panoptic", output, "panoptic id")
-        write_table(table_path(output), tables.ids, layer.all_tags)
-        order.write(layer, panoptic.paint, VOID, folder, told)
+        order.write(layer, panoptic.paint, VOID, tables.ids, folder, told)
     sums = tables.ids.groupby("class_name")[["is_thing", "pixels"]].sum()
     counts = {selection.name: int(sums["is_thing"].get(selection.name, 0)) for selection in objects.classes}
     pixels = {str(name): int(count) for name, count in sums["pixels"].items()}
@@ -233,24 +232,32 @@ class _Order:
     def ground(self) -> Ground:
         return ground_of(self.search.job.georef)
 
+    @property
+    def origin(self) -> Origin:
+        return Origin.of_tags(self.search.job.tags, "scene")
+
     @cached_property
     def digest(self) -> str:
         return digest_of({**self.search.parts, "objects": self.asked})
 
     def is_written(self, ids: Path) -> bool:
         """Whether a raster of ids and its table are there, made of the same."""
-        return is_current(ids, self.digest) and table_path(ids).is_file()
+        return is_current(ids, self.digest) and is_table_of(ids, self.digest)
+
+    def is_drawn(self, polygons: Path) -> bool:
+        """Likewise of polygons."""
+        return polygons.is_file() and [run.digest for run in made_by(polygons)] == [self.digest]
 
     def check_polygons(self, output: Path, overwrite: bool) -> None:
         """Refuse an output that could not be written, before any work is done."""
-        check_vector_output(output, overwrite=overwrite or is_stamped(output, self.digest), inputs=self._inputs)
+        check_vector_output(output, overwrite=overwrite or self.is_drawn(output), inputs=self.search.job.inputs)
         check_crs_fits(output, self.ground.crs)
         check_disk_space(output, raster_bytes=2 * self.search.job.extent.area)
 
     def check_ids(self, ids: Path, polygons: Path | None, overwrite: bool) -> None:
         """Likewise, of a raster of ids and its table."""
         overwrite = overwrite or is_current(ids, self.digest)
-        others = [*self._inputs, *([] if polygons is None else [polygons])]
+        others = [*self.search.job.inputs, *([] if polygons is None else [polygons])]
         check_output(ids, overwrite=overwrite, inputs=others)
         check_output(table_path(ids), overwrite=overwrite, inputs=others, suffixes=(".parquet",))
         check_disk_space(ids, raster_bytes=4 * self.search.job.extent.area)
@@ -260,8 +267,10 @@ class _Order:
         tags = {**self.search.job.tags, "GEOSEG_OBJECTS": told}
         return Layer(name, path, (band,), self.legend, tags=tags, is_of_ids=True)
 
-    def write(self, layer: Layer, paint: Paint, nodata: int, folder: Path, progress: Progress) -> None:
-        """Write the ids that a painter gives."""
+    def write(
+        self, layer: Layer, paint: Paint, nodata: int, table: pd.DataFrame, folder: Path, progress: Progress
+    ) -> None:
+        """Write the ids that a painter gives, and the table of them, which is quick, once the raster is there."""
         write_ids(
             layer,
             paint,
@@ -271,12 +280,12 @@ class _Order:
             folder=folder,
             progress=partial(progress, "write"),
         )
+        write_table(table_path(layer.path), table, layer.all_tags, digest=self.digest)
 
-    @property
-    def _inputs(self) -> list[str | Path]:
-        reader = self.search.job.reader
-        mask = reader.stated.valid_mask
-        return [*(file.path for file in reader.files), *([mask] if mask else [])]
+    def draw(self, polygons: gpd.GeoDataFrame, path: Path, selections: Sequence[Selection]) -> None:
+        """Write polygons, with where they come from and which run made them."""
+        told = polygons.assign(**self.origin.columns_of(len(polygons)))
+        write_polygons(told, path, selections=selections, overwrite=True, runs=[Made(self.digest)])
 
 
 def ground_of(georef: Georef) -> Ground:

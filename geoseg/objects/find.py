@@ -110,9 +110,9 @@ class Search:
     def _pieces(self, folder: Path, *, overwrite: bool, progress: Progress) -> list[Piece]:
         """Of all chips; with stuff, its land cover and confidence are in the folder afterwards."""
         job, kept = self.job, folder / f"pieces-{digest_of(self.parts)[:16]}.json"
-        cover, layers = folder / "landcover.tif", []
+        (cover, confidence), layers = self.land(folder), []
         if self.with_stuff:
-            layers = job.layers(cover, folder / "confidence.tif", None)
+            layers = job.layers(cover, confidence, None)
         digest = digest_of(self.parts)
         if kept.is_file() and all(is_current(layer.path, digest) for layer in layers):
             return [from_note(told) for told in json.loads(kept.read_bytes())]

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import rasterio
 from numpy.typing import NDArray
 from rasterio.errors import RasterioError
@@ -17,12 +19,14 @@ from rasterio.windows import Window as RasterioWindow
 from geoseg.errors import GeosegError, InputError
 from geoseg.grid import Window
 from geoseg.grid.window import windows_of
-from geoseg.raster.cog import Layer, publish_cog
+from geoseg.objects.paint import BLOCK
+from geoseg.raster.cog import Layer, publish_cog, run_digest
 from geoseg.raster.disk import disk_errors, publish_bytes
 from geoseg.raster.georeference import Georef, ignore_not_georeferenced
 
-BLOCK = 2048
 TILE = 512
+
+_RUN = b"GEOSEG_RUN"  # in the table's metadata: digest of the run, as the raster has it
 
 Progress = Callable[[int, int], None]  # pixels done and pixels in all
 Paint = Callable[[Window], NDArray[np.uint32]]
@@ -90,23 +94,34 @@ def _write_plain(plain: Path, layer: Layer, paint: Paint, georef: Georef, nodata
             progress(done, height * width)
 
 
-def write_table(path: Path, table: pd.DataFrame, meta: Mapping[str, str]) -> None:
-    """Write a table of ids as Parquet; it appears whole or not at all."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
+def write_table(path: Path, table: pd.DataFrame, meta: Mapping[str, str], *, digest: str) -> None:
+    """Write a table of ids as Parquet; it appears whole or not at all, and is known by the digest of its run."""
     columns = pa.Table.from_pandas(table, preserve_index=False)
+    told = {**(columns.schema.metadata or {}), **meta, _RUN: digest}
     content = io.BytesIO()
-    pq.write_table(columns.replace_schema_metadata({**(columns.schema.metadata or {}), **meta}), content)
+    pq.write_table(columns.replace_schema_metadata(told), content)
     with disk_errors(f"writing {path.name}", path.parent):
         publish_bytes(path, content.getvalue())
+
+
+def is_table_of(raster: Path, digest: str) -> bool:
+    """Whether the table beside a raster of ids is of the run with this digest."""
+    return _run_of(table_path(raster)) == digest
+
+
+def _run_of(table: Path) -> str | None:
+    try:
+        told = (pq.read_schema(table).metadata or {}).get(_RUN)
+    except (OSError, pa.ArrowException):
+        return None
+    return None if told is None else told.decode()
 
 
 def read_table(raster: Path) -> pd.DataFrame:
     """The table of a raster of ids.
 
     Raises:
-        InputError: it is missing, or no such table.
+        InputError: it is missing, no such table, or of another run than the raster.
     """
     path = table_path(raster)
     try:
@@ -117,6 +132,12 @@ def read_table(raster: Path) -> pd.DataFrame:
         ) from None
     except (OSError, ValueError) as error:
         raise InputError(f"{path} cannot be read as a table of ids: {error}") from error
+    made_by = run_digest(raster), _run_of(path)
+    if None not in made_by and len(set(made_by)) > 1:
+        raise InputError(
+            f"{raster} and {path.name} are of two runs: one was stopped between them, or a file was moved; make them "
+            "again with --overwrite."
+        )
     missing = sorted({"id", "class_id", "class_name"} - set(table.columns))
     if missing:
         raise InputError(f"{path} has no column {missing[0]}; it has {', '.join(map(str, table.columns))}.")

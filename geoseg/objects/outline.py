@@ -12,7 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from geoseg.grid import Window
-from geoseg.objects.paint import NOTHING, Objects
+from geoseg.objects.paint import BLOCK, NOTHING, Objects
 from geoseg.vector.blocks import BlockPixels, Blocks, Progress, trace_blocks
 from geoseg.vector.clean import component_areas
 from geoseg.vector.coding import Coding
@@ -21,8 +21,6 @@ from geoseg.vector.measure import Ground
 from geoseg.vector.shape import Shaping, check_tolerance, shape
 from geoseg.vector.table import check_min_area, polygon_table
 from geoseg.vector.trace import BACKGROUND
-
-BLOCK = 2048  # rows and columns painted at once; the result does not depend on it
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,7 @@ from geoseg.objects.join import Found
 from geoseg.raster.georeference import ignore_not_georeferenced
 
 NOTHING = 0
+BLOCK = 2048  # rows and columns painted at once; no result depends on it
 
 Ids = NDArray[np.int32]
 

@@ -21,9 +21,9 @@ from numpy.typing import NDArray
 
 from geoseg.errors import GeosegError
 from geoseg.grid import Window
-from geoseg.legend import NODATA, Legend
-from geoseg.objects.outline import BLOCK, OutlineOptions, draw, with_columns
-from geoseg.objects.paint import NOTHING, Objects
+from geoseg.legend import NODATA, Legend, Selection
+from geoseg.objects.outline import OutlineOptions, draw, with_columns
+from geoseg.objects.paint import BLOCK, NOTHING, Objects
 from geoseg.raster.landcover import CONFIDENCE_ONE
 from geoseg.vector.blocks import BlockPixels, Blocks, Progress, trace_blocks
 from geoseg.vector.join import Coverage, join
@@ -84,6 +84,14 @@ class Panoptic:
         pixels, things = self.stuff.read(window), self.objects.paint(window)
         codes = np.where(self._is_void(pixels.values), np.int32(BACKGROUND), pixels.values.astype(np.int32))
         return BlockPixels(np.where(things == NOTHING, codes, things + np.int32(FIRST - 1)), pixels.confidence)
+
+    @property
+    def selections(self) -> tuple[Selection, ...]:
+        """Classes of the polygons, by id: those of objects, maybe groups, and all others, which are stuff."""
+        things = self.objects.classes
+        within = {number for selection in things for number in selection.ids}
+        stuff = [one for one in self.legend.select() if one.id not in within]
+        return tuple(sorted([*things, *stuff], key=lambda selection: selection.id))
 
     def _is_void(self, classes: NDArray[Any]) -> NDArray[np.bool_]:
         return np.isin(classes, (NODATA, self.legend.nodata))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Protocol
@@ -21,13 +21,14 @@ from geoseg.errors import InputError
 from geoseg.grid import Window
 from geoseg.legend import Legend, LegendClass
 from geoseg.objects.id_raster import read_table, table_path
-from geoseg.objects.paint import NOTHING, Ids, OutlinePainter
+from geoseg.objects.paint import BLOCK, NOTHING, Ids, OutlinePainter
 from geoseg.objects.panoptic import VOID
 from geoseg.objects.scores import UNLABELLED, Segments
 from geoseg.raster.files import FileFacts, look_at
 from geoseg.raster.handles import reading
-from geoseg.raster.label_polygons import COLUMNS, Layer, find_layer
-from geoseg.raster.labels import LabelOptions, open_labels
+from geoseg.raster.label_codes import Meaning, code_of, unknown_values
+from geoseg.raster.label_polygons import COLUMNS, Layer, class_text, find_layer
+from geoseg.raster.labels import LabelCodes, LabelOptions, open_labels
 from geoseg.raster.landcover import read_legend
 from geoseg.vector.blocks import BlockPixels, Blocks, trace_blocks
 from geoseg.vector.join import join
@@ -35,7 +36,6 @@ from geoseg.vector.measure import Ground
 from geoseg.vector.rings import build_polygons
 from geoseg.vector.trace import BACKGROUND
 
-BLOCK = 2048
 ReadCodes = Callable[[Window], NDArray[np.uint8]]  # label codes (height, width) of a window, those of classes first
 
 
@@ -61,11 +61,13 @@ class IdRaster:
         facts: of the raster.
         table: one row for each id, by id.
         nodata: id that means that nothing is known; None where there is none.
+        hidden: ids of objects whose class is ignored: nothing is known there either.
     """
 
     facts: FileFacts
     table: pd.DataFrame
     nodata: int | None
+    hidden: tuple[int, ...] = ()
 
     @classmethod
     def of(cls, path: Path) -> IdRaster:
@@ -129,7 +131,7 @@ class IdRaster:
         inside = place < known.size
         inside[inside] = known[place[inside]] == values[inside]
         ids = np.where(inside, place + 1, NOTHING).astype(np.int32)
-        ids[values == self.nodata] = UNLABELLED
+        ids[(values == self.nodata) | np.isin(values, self.hidden)] = UNLABELLED
         return ids
 
 
@@ -230,25 +232,46 @@ def _on_ground(layer: Layer, ground: Ground) -> gpd.GeoDataFrame:
 def _classes(
     layer: Layer, frame: gpd.GeoDataFrame, legend: Legend, things: set[int], options: LabelOptions
 ) -> NDArray[np.int64]:
-    """(polygons,) class ids, -1 where ignored."""
+    """(polygons,) class ids, -1 where ignored or where a group tells no class."""
     stated = (options.column,) if options.column else COLUMNS
     column = next((name for name in stated if name in frame), None)
     if column is None and options.column is None and len(things) == 1:
         return np.full(len(frame), next(iter(things)), np.int64)
     if column is None:
         raise InputError(f"{layer.path} has no column {' or '.join(stated)}; say which holds the class with --column.")
-    by_name = {entry.name: entry.id for entry in legend.classes} | {str(entry.id): entry.id for entry in legend.classes}
-    by_name |= dict.fromkeys(options.ignore, UNLABELLED)
-    for value, name in (options.meanings or {}).items():
-        by_name[value] = legend.by_name(name).id
-    values = [str(value) for value in frame[column]]
-    strange = sorted(set(values) - by_name.keys())
+    codes, values = LabelCodes.of(legend), frame[column]
+    is_text = any(isinstance(value, str) for value in values)
+    meanings: dict[str, int | None] = {}
+    for value in map(class_text, values.dropna().unique()):
+        meanings[value] = code_of(Meaning(value, value if is_text else None), codes, options)
+    strange = [value for value, code in meanings.items() if code is None]
     if strange:
-        raise InputError(
-            f"{layer.path} has class {strange[0]!r}, which is none of {', '.join(legend.names)}; say what it means "
-            f"with --map {strange[0]}=CLASS, or leave it out with --ignore {strange[0]}."
-        )
-    return np.array([by_name[value] for value in values], np.int64)
+        raise unknown_values(layer.path, strange, codes)
+    ids = dict(enumerate(legend.ids))  # codes of groups, and of what is ignored, are not among them
+    told = {value: ids.get(code, UNLABELLED) for value, code in meanings.items() if code is not None}
+    return np.array([told.get(class_text(value), UNLABELLED) for value in values], np.int64)
+
+
+def _in_legend(raster: IdRaster, legend: Legend, options: LabelOptions) -> IdRaster:
+    """Objects of another raster with the class ids that a legend has for the names in their table.
+
+    Raises:
+        InputError: it has none for one of them.
+    """
+    meanings, ids = options.meanings or {}, {}
+    for name in dict.fromkeys(raster.table["class_name"].tolist()):
+        known = meanings.get(name, name)
+        if name in options.ignore:
+            ids[name] = UNLABELLED
+        elif known in legend.names or known in legend.groups:
+            ids[name] = legend.select([known])[0].id
+        else:
+            raise unknown_values(str(raster.facts.path), [name], LabelCodes.of(legend))
+    class_id = raster.table["class_name"].map(ids)
+    known = class_id != UNLABELLED
+    hidden = tuple(raster.table["id"][~known].tolist())
+    table = raster.table.assign(class_id=class_id)[known].reset_index(drop=True)
+    return replace(raster, table=table, hidden=hidden)
 
 
 def open_reference(path: str | os.PathLike[str], predicted: IdRaster, options: LabelOptions) -> Side:
@@ -265,6 +288,6 @@ def open_reference(path: str | os.PathLike[str], predicted: IdRaster, options: L
         other = IdRaster.of(Path(path))
         if (other.facts.shape, other.facts.transform, other.facts.crs) != (facts.shape, facts.transform, facts.crs):
             raise InputError(f"{path} lies on another grid than {facts.path}; ids cannot be resampled.")
-        return other
+        return _in_legend(other, legend, options)
     labels = open_labels(path, legend, shape=facts.shape, transform=facts.transform, crs=facts.crs, options=options)
     return Parts.of(labels, legend, ground.shape, things=predicted.things, with_stuff=predicted.is_panoptic)

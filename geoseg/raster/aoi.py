@@ -29,11 +29,13 @@ class AreaOfInterest:
         polygons: WKB of each.
         transform: of the scene.
         window: the pixels of the scene that hold all of them.
+        path: of the file that they come from.
     """
 
     polygons: tuple[bytes, ...]
     transform: Affine
     window: Window
+    path: Path | None = None
 
     def mask(self, window: Window) -> NDArray[np.bool_]:
         """(height, width) of a window of the scene: True where a pixel's center lies within a polygon."""
@@ -80,7 +82,7 @@ def read_aoi(path: str | Path, *, shape: tuple[int, int], transform: Affine, crs
     window = _cover(shapely.total_bounds(polygons), transform).clipped(shape)
     if window.is_empty:
         raise InputError(f"The area of interest {path} lies outside the scene; compare their bounds with geoseg info.")
-    return AreaOfInterest(tuple(shapely.to_wkb(polygons)), transform, window)
+    return AreaOfInterest(tuple(shapely.to_wkb(polygons)), transform, window, _split(Path(path))[0])
 
 
 def _read(given: Path) -> gpd.GeoDataFrame:

@@ -123,7 +123,7 @@ class PolygonLabels:
         frame = _within(self.layer, self.column, self._bounds(window))
         codes = dict(self.table)
         values = frame[self.column]
-        known = np.array([codes.get(_text(value), -1) for value in values], dtype=np.int64)
+        known = np.array([codes.get(class_text(value), -1) for value in values], dtype=np.int64)
         known[values.isna().to_numpy()] = UNLABELLED
         geometries = frame.geometry.to_numpy()
         kept = (known >= 0) & (shapely.get_dimensions(geometries) == 2)
@@ -254,7 +254,7 @@ def _head(layer: Layer, column: str | None) -> _Head:
     if len(values) == 0 or not any(kind in str(found) for found in kinds for kind in MAY_BE_POLYGONS):
         raise InputError(f"{layer.path} holds no polygon ({len(values)} features); labels are polygons with a class.")
     known = values.dropna()
-    texts = list(dict.fromkeys(_text(value) for value in known.unique()))
+    texts = list(dict.fromkeys(class_text(value) for value in known.unique()))
     if not texts:
         raise InputError(f"Column {column} of {layer.path} is empty; it should hold the class of each polygon.")
     wkt = None if crs is None else gpd.GeoSeries(crs=crs).crs.to_wkt()
@@ -300,7 +300,7 @@ def _stamp(layer: Layer) -> tuple[int, int]:
     return status.st_size, status.st_mtime_ns
 
 
-def _text(value: Any) -> str:
+def class_text(value: Any) -> str:
     """A class as text: 5 and 5.0 (a column with gaps) are one."""
     return str(int(value)) if isinstance(value, float | np.floating) and float(value).is_integer() else str(value)
 

@@ -5,11 +5,9 @@ from __future__ import annotations
 import hashlib
 import math
 import os
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from itertools import islice
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,13 +16,13 @@ from geoseg.grid import Window, windows_of
 from geoseg.raster.aoi import AreaOfInterest
 from geoseg.raster.labels import UNLABELLED, LabelReader
 from geoseg.training.boundary import COUNTS, Targets, find_boundaries, halo
+from geoseg.vector.threads import in_threads
 
 BLOCK = 1024  # pixels a side
 CELLS = 32  # along the longer side of what is evaluated, at most
 CELL_PX = 256  # side of a cell, at least
 MAP_PX = 512  # longer side of the map of errors, at most
-
-Result = TypeVar("Result")
+THREADS = os.cpu_count() or 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +103,7 @@ def survey(labels: AreaLabels) -> Survey:
         codes = labels(window)
         return np.bincount(codes.ravel(), minlength=256), hashlib.sha256(codes.tobytes()).digest()
 
-    for found, digest in in_threads(look, blocks_of(labels.extent)):
+    for found, digest in in_threads(look, blocks_of(labels.extent), THREADS):
         pixels += found
         whole.update(digest)
     return Survey(pixels[: len(names)], whole.hexdigest())
@@ -173,7 +171,7 @@ class Comparison:
         shape = [-(-length // self.step) for length in self.cells.extent.shape]
         total = Tally({}, {}, 0, np.zeros(shape, np.int64), np.zeros(shape, np.int64))
         done = 0
-        for window, part in in_threads(self._counted, blocks_of(self.cells.extent, block)):
+        for window, part in in_threads(self._counted, blocks_of(self.cells.extent, block), THREADS):
             _add(total, part)
             done += window.area
             if progress is not None:
@@ -245,12 +243,3 @@ def _add(total: Tally, part: _Part) -> None:
 def blocks_of(extent: Window, block: int = BLOCK) -> Iterator[Window]:
     """Row-major windows that cover an extent of the scene."""
     return (window.shifted(extent.row, extent.col) for window in windows_of(extent.shape, block))
-
-
-def in_threads(work: Callable[[Window], Result], windows: Iterable[Window]) -> Iterator[Result]:
-    """The results of `work` in the order of the windows, a few computed at once and no more held."""
-    threads = os.cpu_count() or 1
-    waiting = iter(windows)
-    with ThreadPoolExecutor(threads) as pool:
-        while batch := list(islice(waiting, 4 * threads)):
-            yield from pool.map(work, batch)

@@ -7,22 +7,25 @@ labels. What is not labelled, as beyond a held-out block, counts neither way: `g
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 
+from geoseg.grid import Window
 from geoseg.grid.window import windows_of
 from geoseg.inference.predictor import Backend, Predictor
 from geoseg.models import Model
 from geoseg.models.detector import LEAST_SCORE
 from geoseg.models.pooled import pool_factor, pooled
 from geoseg.objects.detect import Looker
-from geoseg.objects.evaluate import BLOCK, precisions
+from geoseg.objects.evaluate import precisions
 from geoseg.objects.find import thing_names
 from geoseg.objects.join import Found, join_pieces
-from geoseg.objects.paint import Ids, MaskPainter
+from geoseg.objects.paint import BLOCK, Ids, MaskPainter
 from geoseg.objects.reference import Parts
 from geoseg.objects.scores import NOTHING, Overlaps, Segments
+from geoseg.raster.label_codes import Codes
 from geoseg.training.chips import grid_of, labelled_blocks, normalization_of, pixels_of
 from geoseg.training.scenes import LabelledScene
 
@@ -47,7 +50,7 @@ def judge_objects(model: Model, scenes: Sequence[LabelledScene]) -> dict[str, fl
         Judged(
             scene,
             find_objects(model, scene),
-            Parts.of(scene.read_labels, legend, scene.shape, things=things, with_stuff=False),
+            Parts.of(partial(_labels, scene), legend, scene.shape, things=things, with_stuff=False),
         )
         for scene in scenes
     ]
@@ -72,6 +75,11 @@ def find_objects(model: Model, scene: LabelledScene) -> list[Found]:
     return join_pieces(
         [piece for block in labelled_blocks(grid, scene) for piece in look(block.window, read).pieces], grid
     )
+
+
+def _labels(scene: LabelledScene, window: Window) -> Codes:
+    """Those of what was measured."""
+    return scene.read(window)[1]
 
 
 def _overlaps(judged: Sequence[Judged]) -> Overlaps:

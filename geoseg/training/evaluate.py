@@ -103,6 +103,8 @@ class EvaluateOptions:
 
     def __post_init__(self) -> None:
         check_distance(self.distance_px)
+        if self.seed < 0:
+            raise InputError(f"A seed is 0 or more, not {self.seed}.")
         if self.cell_px is not None and self.cell_px < 1:
             raise InputError(f"The cells of confidence intervals have a side of 1 px or more, not {self.cell_px}.")
 

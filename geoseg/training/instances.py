@@ -124,7 +124,7 @@ def anchors_for(
     sizes = object_sizes_m(scenes, things, seed=seed) / gsd_m
     low, high = np.quantile(sizes, SHARES) if sizes.size else (16.0, 128.0)
     wanted = np.geomspace(max(low, 2 * STEP), max(high, low * 2, 4 * STEP), levels)
-    steps = np.maximum.accumulate(np.rint(wanted / STEP).astype(int) + 0)
+    steps = np.maximum.accumulate(np.rint(wanted / STEP).astype(int))
     return [int(STEP * step) for step in np.maximum(steps, steps[0] + np.arange(levels))]
 
 

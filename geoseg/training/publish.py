@@ -142,7 +142,7 @@ def judge(
         seen = pooled(model, pool_factor(model.card, scene.gsd_m))
         predictor = Predictor(seen, Backend.resolve(precision="float32", card=model.card))
         for window, spread in _segmented(predictor, scene):
-            reference = coarse(scene.read_labels(window))
+            reference = coarse(scene.read(window)[1])  # what is not measured has no label there
             matrix.add(reference, parts[spread.argmax(0)])
             known = np.flatnonzero(reference.ravel() >= 0)
             some = rng.choice(known, min(SAMPLED, known.size), replace=False)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -43,6 +44,7 @@ from geoseg.training.sides import Side, check_classes, codes_of, judged, split_s
 from geoseg.training.task import NotFinite, Schedule, SegmentationTask
 from geoseg.training.watch import BEST, LAST, History, Progress, Watch
 
+log = logging.getLogger(__name__)
 CONFIG, GOOD = "config.yaml", "last-good.safetensors"
 MOST_PLACES = 8  # held-out places that have scores of their own
 MOST_POOLED = 8  # pixels along a side of those that are seen as one
@@ -260,7 +262,7 @@ class Training:
         if config.pool_to_m is not None:
             low = min(low, config.pool_to_m / MOST_POOLED)
         bands = zip(config.bands, self.statistics.mean, self.statistics.std, strict=True)
-        network = self.network()
+        network, units = self.network(), _units(self.train.scenes)
         stride = _stride(network)
         start = f" from {Path(config.start.weights).name}" if config.start.weights else ""
         return ModelCard(
@@ -269,7 +271,8 @@ class Training:
             description=config.description or f"{self.config.architecture.name} trained for {steps:,} steps{start}.",
             license=config.license,
             architecture=self.config.architecture,
-            scales={scene.reader.dtype: scene.scale for scene in self.train.scenes},
+            scales={dtype: scale for dtype, (scale, _) in units.items()},
+            offsets={dtype: offset for dtype, (_, offset) in units.items() if offset},
             bands=tuple(CardBand(name=name, mean=mean, std=std) for name, mean, std in bands),
             legend=legend,
             gsd_m=best,
@@ -407,6 +410,23 @@ def _bound(config: TrainConfig) -> TrainConfig:
 def _is_out_of_memory(error: BaseException) -> bool:
     """Torch says it on the CPU in words only."""
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or "allocate memory" in str(error)
+
+
+def _units(scenes: Sequence[ReaderScene]) -> dict[str, tuple[float, float]]:
+    """Scale and offset by dtype: those of most scenes, for scenes that will not tell their own."""
+    told: dict[str, Counter[tuple[float, float]]] = {}
+    for scene in scenes:
+        told.setdefault(scene.reader.dtype, Counter())[scene.scale, scene.offset] += 1
+    for dtype, counts in told.items():
+        if len(counts) > 1:
+            listed = ", ".join(f"x {scale:g} {offset:+g}" for scale, offset in counts)
+            log.warning(
+                "Scenes of %s have several scales and offsets (%s); the card has those of most of them, so state "
+                "--scale and --offset wherever the model sees a scene that does not tell its own.",
+                dtype,
+                listed,
+            )
+    return {dtype: counts.most_common(1)[0][0] for dtype, counts in told.items()}
 
 
 def _stride(network: nn.Module) -> int:

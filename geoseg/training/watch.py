@@ -136,9 +136,7 @@ class Watch(Callback):
         counts, losses = np.zeros(self._shape, np.int64), []
         chips: DataLoader[tuple[torch.Tensor, torch.Tensor]] = DataLoader(self.samples, self.run.batch)
         with torch.inference_mode(), trainer.precision_plugin.forward_context():
-            for number, (pixels, labels) in enumerate(chips):
-                if number * self.run.batch >= len(self.samples):
-                    break
+            for pixels, labels in chips:
                 logits = network(task.normalized(pixels.to(task.device)))
                 losses.append(float(task.loss(logits, labels.to(task.device))))
                 known = labels != IGNORE

@@ -130,6 +130,7 @@ def write_polygons(
     selections: Sequence[Selection] | None = None,
     single_layer: bool = False,
     overwrite: bool = False,
+    runs: Sequence[Made] = (),
 ) -> None:
     """Write polygons to GeoPackage, GeoParquet, FlatGeobuf or GeoJSON.
 
@@ -140,6 +141,7 @@ def write_polygons(
             none. None takes those that the polygons are of.
         single_layer: in a GeoPackage, all classes in one layer; other formats have but one.
         overwrite: an existing file may be replaced.
+        runs: that made them, for the record in the file.
 
     Raises:
         InputError: the format is not known, the file exists, or it does not fit the polygons.
@@ -149,7 +151,7 @@ def write_polygons(
     check_vector_output(path, overwrite=overwrite)
     check_crs_fits(path, polygons.crs)
     chosen = _selections_of(polygons) if selections is None else tuple(selections)
-    write_content(Content(_in_one_piece(polygons), polygons.crs, chosen, single_layer), path)
+    write_content(Content(_in_one_piece(polygons), polygons.crs, chosen, single_layer, runs=runs), path)
 
 
 def write_content(content: Content, path: Path, folder: Path | None = None) -> None:

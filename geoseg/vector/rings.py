@@ -91,12 +91,6 @@ def components_of_halves(arcs: Arcs) -> NDArray[np.int32]:
     return np.stack([arcs.left, arcs.right], axis=1).ravel()
 
 
-def successors(arcs: Arcs) -> NDArray[np.int64]:
-    """The half-arc that continues the ring of each half-arc; -1 for background."""
-    ends = sort_ends(arcs)
-    return _following(ends.key, ends.order, ends.rank, components_of_halves(arcs))
-
-
 @compiled
 def _placed(
     points: NDArray[Any], offsets: NDArray[np.int64], transform: tuple[float, ...], backwards: bool
