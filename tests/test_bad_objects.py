@@ -127,6 +127,13 @@ def test_ids_that_are_none(case: Case) -> None:
     case.refused(judge(case, ids, truth), "no column class_id")
     ids.with_suffix(".parquet").write_text("id")
     case.refused(judge(case, ids, truth), "ids.parquet", "cannot be read")
+    rows = pd.DataFrame({"id": [1, 1], "class_id": [1, 1], "class_name": ["building"] * 2})
+    rows.to_parquet(ids.with_suffix(".parquet"))
+    case.refused(judge(case, ids, truth), "id 1 twice")
+    rows[:1].to_parquet(ids.with_suffix(".parquet"))
+    case.refused(judge(case, ids, truth), "has id 2, which ids.parquet lacks")
+    rows[:0].to_parquet(ids.with_suffix(".parquet"))
+    case.refused(judge(case, ids, truth), "no row", "looked for")
 
 
 def test_references_that_are_none(case: Case) -> None:
@@ -137,6 +144,10 @@ def test_references_that_are_none(case: Case) -> None:
     case.refused(judge(case, ids, footprints(case, shift=1e5)), "No object", "geoseg info")
     case.refused(judge(case, ids, footprints(case, crs=None)), "CRS")
     case.refused(judge(case, ids, footprints(case), "--map", "barn=shed"), "'shed'")
+    case.refused(judge(case, ids, footprints(case), "--ignore", "building"), "None of the 1 polygons", "counts")
+    plain = case.folder / "plain.parquet"
+    pd.DataFrame({"class_name": ["building"]}).to_parquet(plain)
+    case.refused(judge(case, ids, plain), "plain.parquet cannot be read as polygons")
     other = ids_of(case, "other")
     write(other, np.zeros((1, 41, 44), np.uint32), nodata=0)
     case.refused(judge(case, ids, other), "another grid")

@@ -15,7 +15,7 @@ import rasterio
 import rasterio.features
 import shapely
 from affine import Affine
-from builders import HALF_METRE, read_band, save_tiny, write_rgb
+from builders import HALF_METRE, read_band, save_tiny, write, write_rgb
 from numpy.typing import NDArray
 from shapely.geometry import box
 from typer.testing import CliRunner
@@ -197,6 +197,30 @@ def test_rasters_of_ids_are_compared_by_the_names_of_classes(made: Path, tmp_pat
     assert mapped.by_class["building"]["pq"] == 1
     with pytest.raises(InputError, match="No object of"):
         geoseg.evaluate_objects(made / "ids.tif", ids, options=LabelOptions(ignore=("barn",)))
+
+
+def test_a_mask_tells_where_there_is_nothing(made: Path, tmp_path: Path) -> None:
+    """What is found where a mask is 0 is false, unless 0 is ignored; a table of that name beside it does not matter."""
+    ids = read_band(made / "ids.tif")
+    write(tmp_path / "mask.tif", (ids == 1).astype(np.uint8)[None], transform=HALF_METRE, crs="EPSG:32631")
+    pd.DataFrame({"a": [1]}).to_parquet(tmp_path / "mask.parquet")
+
+    def scores(meanings: dict[str, str], *ignore: str) -> dict[str, float]:
+        options = LabelOptions(meanings=meanings, ignore=ignore)
+        return geoseg.evaluate_objects(made / "ids.tif", tmp_path / "mask.tif", options=options).by_class["building"]
+
+    told = scores({"1": "building", "0": "other"})
+    assert (told["matched"], told["unmatched"], told["missed"]) == (1, ids.max() - 1, 0)
+    assert scores({"1": "building"}, "0")["unmatched"] == 0
+
+
+def test_footprints_that_others_cover_are_told(made: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    drawn = gpd.read_file(made / "objects.gpkg", layer="building")[["geometry"]]
+    twice = pd.concat([drawn, drawn[:3]], ignore_index=True)
+    twice.to_parquet(tmp_path / "twice.parquet")
+    scores = geoseg.evaluate_objects(made / "ids.tif", tmp_path / "twice.parquet").by_class["building"]
+    assert scores["matched"] == len(drawn)
+    assert f"3 of {len(twice)} reference objects do not count" in caplog.text
 
 
 def test_footprints_may_name_classes_as_other_labels_do(made: Path, tmp_path: Path) -> None:

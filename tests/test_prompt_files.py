@@ -69,6 +69,37 @@ def test_points_of_one_id_and_boxes_are_one_object(tmp_path: Path) -> None:
     assert third.points.shape == (0, 2)
 
 
+@pytest.mark.parametrize(
+    ("ids", "others", "expected"),
+    [
+        (["1", "2"], [1, 2], ("1", "2")),
+        ([2, 1], ["1", "2"], ("2", "1")),
+        ([1.0, 2.0], [1, 2], (1, 2)),
+        ([1.0, 2.0], ["2", "x"], ("1", "2", "x")),
+        ([0.5, 2.0], [2, 3], (0.5, 2, 3)),
+    ],
+)
+def test_an_id_is_one_as_number_and_as_text(tmp_path: Path, ids: list, others: list, expected: tuple) -> None:
+    reader = open_reader(str(scene(tmp_path / "s.tif")))
+    given = points(tmp_path / "p.geojson", [(1, 2), (3, 4)], id=ids)
+    around = boxes(tmp_path / "b.gpkg", [(0, 0, 20, 30), (90, 100, 110, 120)], id=others)
+    found = read_prompts(given, around, reader).ids
+    assert found == expected
+    assert [type(key) for key in found] == [type(key) for key in expected]
+
+
+def test_points_and_boxes_that_share_no_id_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    reader = open_reader(str(scene(tmp_path / "s.tif")))
+    given = points(tmp_path / "p.gpkg", [(1, 2), (3, 4)], id=["01", "02"])
+    around = boxes(tmp_path / "b.gpkg", [(0, 0, 20, 30), (90, 100, 110, 120)], id=[1, 2])
+    assert read_prompts(given, around, reader).ids == ("01", "02", "1", "2")
+    assert "Give a box and its points the same id" in caplog.text
+    caplog.clear()
+    read_prompts(given, boxes(tmp_path / "c.gpkg", [(0, 0, 20, 30)], id=["02"]), reader)
+    read_prompts(given, None, reader)
+    assert not caplog.records
+
+
 def test_objects_of_which_nothing_is_found_are_counted(tmp_path: Path) -> None:
     given = points(tmp_path / "p.gpkg", [(10, 10)])
     summary = prompt_file(scene(tmp_path / "s.tif"), tmp_path / "out.gpkg", points=given, model=SameColor(tolerance=-1))

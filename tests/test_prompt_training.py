@@ -58,6 +58,17 @@ def test_chips_show_their_parts_where_they_are() -> None:
         assert torch.equal(parts, again[1])
 
 
+def test_the_part_that_a_chip_is_drawn_for_comes_first() -> None:
+    labels = np.zeros((120, 120), np.uint8)
+    labels[40:60, 40:60] = 1
+    labels[70:120, :] = labels[:30, :] = 2
+    made = PartScene.of(np.repeat(labels[None] * 60, 3, 0), labels, [1, 2], 0.5)
+    chips = PartChips([PartSource([made], 1.0, {1: 1.0})], 20, 64, 3, 3, Augmentation.none())
+    for i in range(20):
+        pixels, parts = chips[i]
+        assert pixels[0][ndimage.binary_erosion(parts[0].numpy(), iterations=2)].max() < 0.25
+
+
 def test_beyond_the_scene_nothing_is_measured_and_no_part_lies() -> None:
     made, _ = parts_scene()
     pixels, numbers = made.read(Window(-10, 190, 40, 40), 1.0)

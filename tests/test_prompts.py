@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import time
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +22,7 @@ from shapely.geometry import Polygon
 import geoseg
 from geoseg.errors import InputError
 from geoseg.prompts import Answer, PromptSegmenter
+from geoseg.prompts.cache import EmbeddingCache
 from geoseg.prompts.chips import ChipAt, Lattice
 from geoseg.raster.reader import SceneOptions
 
@@ -143,6 +147,74 @@ def test_the_cache_on_disk_stays_within_its_limit(tmp_path: Path, monkeypatch: p
     assert network.embedded >= 3
 
 
+def test_a_cache_that_cannot_be_written_is_done_without_and_told_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "taken").write_text("a file where the folder should be")
+    monkeypatch.setenv("GEOSEG_CACHE", str(tmp_path / "taken"))
+    network = SameColor()
+    segmenter = opened(scene(tmp_path / "s.tif"), network)
+    assert segmenter.point(*lonlat(NORTH_UP, 134.5, 44.5)).best.area == 36
+    assert segmenter.point(*lonlat(NORTH_UP, 10.5, 10.5)).best.area == 40
+    assert network.embedded == 2
+    assert caplog.text.count("set GEOSEG_CACHE") == 1
+
+
+def test_a_cache_that_can_only_be_read_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: object) -> None:
+        raise PermissionError
+
+    monkeypatch.setenv("GEOSEG_CACHE", str(tmp_path / "cache"))
+    opened(scene(tmp_path / "s.tif")).point(*lonlat(NORTH_UP, 10.5, 10.5))
+    monkeypatch.setattr(os, "utime", refused)
+    network = SameColor()
+    opened(tmp_path / "s.tif", network).point(*lonlat(NORTH_UP, 10.5, 10.5))
+    assert network.embedded == 0
+
+
+def fill(cache: EmbeddingCache, cols: Iterable[int], size: int) -> None:
+    for col in cols:
+        cache.get(ChipAt(0, 0, col), lambda: {"a": np.zeros(size, np.uint8)})
+
+
+def test_what_other_runs_deleted_or_left_unfinished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GEOSEG_CACHE", str(tmp_path))
+    folder = tmp_path / "prompts" / "other"
+    folder.mkdir(parents=True)
+    (folder / "0-0-0.safetensors").symlink_to(tmp_path / "gone")  # listed, and not there when it is looked at
+    for name in (".left.tmp", ".now.tmp"):
+        (folder / name).write_bytes(b"half")
+    os.utime(folder / ".left.tmp", (time.time() - 100_000,) * 2)
+    fill(EmbeddingCache("digest"), [0], 100)
+    assert len(list((tmp_path / "prompts" / "digest").iterdir())) == 1
+    assert not (folder / ".left.tmp").exists()
+    assert (folder / ".now.tmp").exists()
+
+
+def test_the_cache_is_seldom_listed_and_keeps_what_was_used_last(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listed: list[str] = []
+    glob = Path.glob
+
+    def noted(folder: Path, pattern: str) -> Iterator[Path]:
+        listed.append(pattern)
+        return glob(folder, pattern)
+
+    monkeypatch.setattr(Path, "glob", noted)
+    monkeypatch.setenv("GEOSEG_CACHE", str(tmp_path))
+    limit = 80 * 1100
+    cache = EmbeddingCache("digest", limit / 1e9)
+    fill(cache, range(150), 1000)
+    for file in tmp_path.rglob("*.safetensors"):
+        os.utime(file, (0, 0))
+    fill(cache, range(150, 200), 1000)
+    assert 0 < listed.count("*/*.safetensors") < 40
+    files = list(tmp_path.rglob("*.safetensors"))
+    assert sum(file.stat().st_size for file in files) <= limit
+    assert {f"0-0-{col}.safetensors" for col in range(150, 200)} <= {file.name for file in files}
+
+
 def test_nodata_is_never_part_of_an_object(tmp_path: Path) -> None:
     path = tmp_path / "s.tif"
     pixels = np.full((3, 64, 64), 100, np.uint8)
@@ -221,8 +293,9 @@ def test_points_and_boxes_that_cannot_be_used(tmp_path: Path) -> None:
         segmenter.box(8, 45, 9, 46)
     with pytest.raises(InputError, match="EPSG:123"):
         segmenter.point(*inside, crs="EPSG:123")
-    with pytest.raises(InputError, match="0 GB or more"):
-        geoseg.prompt(tmp_path / "s.tif", tiny_promptable(), cache_gb=-1)
+    for size in (-1, np.nan, np.inf, 1e300):
+        with pytest.raises(InputError, match=r"0 GB or more, not .*give what the disk has to spare"):
+            geoseg.prompt(tmp_path / "s.tif", tiny_promptable(), cache_gb=size)
 
 
 def test_points_are_seen_at_the_models_own_pixel_size_and_boxes_as_fine_as_they_are(tmp_path: Path) -> None:

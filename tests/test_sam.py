@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 import geoseg
 from geoseg.errors import InputError
 from geoseg.prompts.networks import ChipPrompts
-from geoseg.prompts.sam import IMAGENET_MEAN, IMAGENET_STD, SamNetwork
+from geoseg.prompts.sam import SamNetwork
 
 transformers = pytest.importorskip("transformers")
 from sam_folders import FAMILIES, save_sam3  # noqa: E402  (needs transformers)
@@ -109,12 +109,13 @@ def test_a_point_on_a_turned_scene_reaches_the_network_where_it_lies(
     at, side = answer.reply.at, segmenter.follower.network.card.chip_px
     window, zoom = segmenter.follower.lattice.window(at), segmenter.follower.lattice.zoom(at.level)
     chip = np.zeros((3, side, side))
+    mean, std = np.array([(band.mean, band.std) for band in segmenter.follower.network.card.bands]).T
     with rasterio.open(scene) as file:
         pixels = file.read()
     for row, col in np.ndindex(side, side):
         part = pixels[:, window.row + row * zoom :, window.col + col * zoom :][:, :zoom, :zoom]
         if part.size:
-            chip[:, row, col] = (part.mean((1, 2)).round() / 255 - IMAGENET_MEAN) / IMAGENET_STD
+            chip[:, row, col] = (part.mean((1, 2)).round() / 255 - mean) / std
     model = getattr(transformers, CLASSES[name]).from_pretrained(folders(name)).eval()
     place = [(70.25 - window.col) / zoom - 0.5, (60.75 - window.row) / zoom - 0.5]
     with torch.inference_mode():
@@ -159,6 +160,17 @@ def test_each_takes_what_it_can(folders: Callable[[str], Path], tmp_path: Path) 
         geoseg.prompt(scene, folders("sam3")).point(500_010, 4_999_990, crs=None)
 
 
+@pytest.mark.parametrize("name", [*FAMILIES, "sam3"])
+def test_without_a_preprocessor_the_statistics_are_those_of_transformers(
+    folders: Callable[[str], Path], name: str
+) -> None:
+    own = {"sam": "SamImageProcessor", "sam2": "Sam2ImageProcessor"}.get(name, "Sam3ImageProcessor")
+    processor = getattr(transformers, own)()
+    bands = SamNetwork(folders(name)).card.bands
+    assert [band.mean for band in bands] == list(processor.image_mean)
+    assert [band.std for band in bands] == list(processor.image_std)
+
+
 def test_the_statistics_of_its_own_preprocessor_count(folders: Callable[[str], Path], tmp_path: Path) -> None:
     folder = shutil.copytree(folders("sam"), tmp_path / "own")
     (folder / "preprocessor_config.json").write_text(
@@ -167,6 +179,54 @@ def test_the_statistics_of_its_own_preprocessor_count(folders: Callable[[str], P
     own = SamNetwork(folder)
     assert [(band.mean, band.std) for band in own.card.bands] == [(0.1, 1), (0.2, 2), (0.3, 4)]
     assert own.digest != SamNetwork(folders("sam")).digest
+
+
+@pytest.mark.parametrize(
+    ("written", "told"),
+    [
+        ("{", "no configuration of a preprocessor"),
+        ("[]", "no configuration of a preprocessor"),
+        ('{"image_processor": 3}', "no configuration of a preprocessor"),
+        ('{"image_mean": [0.5, 0.5]}', "image_mean of .* three numbers are expected"),
+        ('{"image_mean": 0.5}', "image_mean of .* is 0.5; three numbers"),
+        ('{"image_mean": [0.5, 0.5, NaN]}', "image_mean of .*nan"),
+        ('{"image_std": [0.2, 0.2, 0]}', "three numbers above 0"),
+    ],
+)
+def test_preprocessors_that_state_no_statistics(
+    folders: Callable[[str], Path], tmp_path: Path, written: str, told: str
+) -> None:
+    folder = shutil.copytree(folders("sam"), tmp_path / "own")
+    (folder / "preprocessor_config.json").write_text(written)
+    with pytest.raises(InputError, match=told):
+        SamNetwork(folder)
+
+
+def test_code_in_a_folder_is_not_run(
+    folders: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("builtins.input", lambda *_: "y")  # transformers asks whether to run it
+    folder, ran = shutil.copytree(folders("sam3"), tmp_path / "own"), tmp_path / "ran"
+    (folder / "own.py").write_text(f"open({str(ran)!r}, 'w')\nfrom transformers import Sam3Config, Sam3Model\n")
+    named = {"AutoConfig": "own.Sam3Config", "AutoModel": "own.Sam3Model", "AutoTokenizer": ["own.Words", "own.Words"]}
+    config, words = (json.loads((folder / name).read_bytes()) for name in ("config.json", "tokenizer_config.json"))
+    (folder / "config.json").write_text(json.dumps(config | {"auto_map": named}))
+    (folder / "tokenizer_config.json").write_text(json.dumps(words | {"auto_map": named}))
+    assert SamNetwork(folder).has_text
+    assert not ran.exists()
+    backbone = config["vision_config"]["backbone_config"]
+    backbone |= {"model_type": "sam3_mask_decoder", "auto_map": {"AutoModel": f"{folder}--own.Sam3Model"}}
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(InputError, match="code of a folder is not run"):
+        SamNetwork(folder)
+    assert not ran.exists()
+
+
+def test_a_folder_does_not_say_which_attention_is_fetched(folders: Callable[[str], Path], tmp_path: Path) -> None:
+    folder = shutil.copytree(folders("sam"), tmp_path / "own")
+    config = json.loads((folder / "config.json").read_bytes())
+    (folder / "config.json").write_text(json.dumps(config | {"attn_implementation": "someone/kernel"}))
+    assert SamNetwork(folder).has_prompts
 
 
 def test_folders_that_cannot_be_loaded(folders: Callable[[str], Path], tmp_path: Path) -> None:
@@ -183,11 +243,14 @@ def test_folders_that_cannot_be_loaded(folders: Callable[[str], Path], tmp_path:
     def pickled(folder: Path) -> None:
         (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
 
-    other = json.dumps({"model_type": "bert"})
+    other, typeless = json.dumps({"model_type": "bert"}), json.dumps({"model_type": ["sam"]})
+    shapeless = json.dumps({"model_type": "sam", "vision_config": 3})
     for name, change, told in (
         ("lacking", lacking, "lacks 1 weights of SamModel, as 'mask_decoder.iou_token.weight'"),
         ("pickled", pickled, "pickled checkpoints are not read"),
         ("other", lambda folder: (folder / "config.json").write_text(other), "type 'bert'"),
+        ("typeless", lambda folder: (folder / "config.json").write_text(typeless), "type .'sam'."),
+        ("shapeless", lambda folder: (folder / "config.json").write_text(shapeless), "cannot be loaded.*vision_config"),
         ("broken", lambda folder: (folder / "config.json").write_text("{"), "no configuration"),
         ("damaged", lambda folder: (folder / "model.safetensors").write_bytes(b"x" * 99), "cannot be loaded"),
     ):
@@ -198,3 +261,12 @@ def test_folders_that_cannot_be_loaded(folders: Callable[[str], Path], tmp_path:
         (wordless / file).unlink()
     with pytest.raises(InputError, match="tokenizer"):
         SamNetwork(wordless)
+    for name, file, content in (
+        ("merges", "merges.txt", "#version: 0.2\nqq zz\n"),
+        ("vocab", "vocab.json", "[1, 2]"),
+        ("words", "tokenizer_config.json", "[]"),
+    ):
+        damaged = shutil.copytree(folders("sam3"), tmp_path / name)
+        (damaged / file).write_text(content)
+        with pytest.raises(InputError, match=r"no tokenizer that can be loaded, .*: .+ Put the tokenizer's files"):
+            SamNetwork(damaged)

@@ -20,7 +20,8 @@ def evaluate_objects(
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Also write the scores: .json.")] = None,
     column: Annotated[str | None, typer.Option(help="Column of the class; else class_name or class_id.")] = None,
     meanings: Annotated[
-        str | None, typer.Option("--map", help="What reference values mean, as in yes=building.")
+        str | None,
+        typer.Option("--map", help="What reference values mean, as in yes=building,0=other (none of them)."),
     ] = None,
     ignore: Annotated[str | None, typer.Option(help="Reference values to leave out, as in 0,unknown.")] = None,
     aoi: Annotated[str | None, typer.Option(help="Polygons; only what lies within counts.")] = None,

@@ -24,6 +24,10 @@ def prompt(
     model: Annotated[
         str, typer.Option(help="Bundle that takes prompts; folder or hf:org/name of a SAM, SAM 2 or SAM 3 model.")
     ] = "prompt-rgb",
+    views: Annotated[
+        int | None,
+        typer.Option(help="Average 4 (flips) or 8 (and quarter turns) views; default: 4, 1 of everything or of a SAM."),
+    ] = None,
     classes: Annotated[str | None, typer.Option(help="Names that class_name may hold, as in building,water.")] = None,
     bands: options.Bands = None,
     nodata: options.Nodata = None,
@@ -50,6 +54,7 @@ def prompt(
             classes=options.listed(classes),
             reading=options.scene_options(bands, nodata, valid_mask, scale, offset, gsd),
             cache_gb=cache,
+            views=views,
             overwrite=overwrite,
             progress=progress,
         )

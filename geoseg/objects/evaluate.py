@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ from geoseg.raster.aoi import read_aoi
 from geoseg.raster.disk import check_output, disk_errors, publish_bytes
 from geoseg.raster.labels import LabelOptions
 
+log = logging.getLogger(__name__)
 Progress = Callable[[str, int, int], None]  # step, pixels done, pixels in all
 
 
@@ -62,8 +64,9 @@ def evaluate_objects(
 
     Args:
         predicted: raster of ids with its table beside it, from `panoptic_file` or `instances_file(raster=...)`.
-        reference: polygons in any CRS, each an object, with nothing between them; or a class raster on any grid, whose
-            4-connected parts are the objects of things; or another raster of ids.
+        reference: polygons in any CRS, each an object, with nothing between them (where they overlap, the last one
+            counts); or a class raster on any grid, whose 4-connected parts are the objects of things, and whose values
+            that mean `other` are none; or another raster of ids.
         output: also write the scores there, as .json.
         options: what the reference does not say.
         aoi: vector file; only what lies within its polygons counts.
@@ -77,10 +80,19 @@ def evaluate_objects(
     if written is not None:
         check_output(written, overwrite=overwrite, inputs=[Path(predicted), Path(reference)], suffixes=(".json",))
     ids = IdRaster.of(Path(predicted))
+    if not ids.things and not len(ids.table):
+        raise InputError(f"The table of {predicted} has no row, and nothing says which objects were looked for.")
     other = open_reference(reference, ids, options or LabelOptions())
     pairs = _pairs(ids, other, aoi, progress or _silent)
     if not pairs.reference[1:].any():
         raise InputError(f"No object of {reference} lies on {predicted}; compare their places with geoseg info.")
+    unseen = int((pairs.reference[1:] == 0).sum())
+    if unseen:
+        log.warning(
+            "%d of %d reference objects do not count: they lie elsewhere, or others cover them, or no pixel's center.",
+            unseen,
+            len(pairs.reference) - 1,
+        )
     scores = _scores(ids, other, pairs)
     if written is not None:
         with disk_errors(f"writing {written.name}", written.parent):

@@ -79,6 +79,7 @@ class Search:
                 f"Model {loaded.card.name} sees objects only; for every pixel a class, give another model."
             )
         job = Job.of(scene, loaded, reading or SceneOptions(), run, kept=(True, False))
+        _ = job.segmenter  # refuses pixels of a kind that the model does not know
         return cls(job, wanted, run, least_score, with_stuff)
 
     @property
@@ -167,6 +168,7 @@ def wanted_classes(model: Model, classes: Sequence[str] | None) -> tuple[str, ..
     Raises:
         InputError: a name is not in the legend, a detector sees no objects of it, or none is given and none is usual.
     """
+    model.card.check_has_classes()
     name, legend = model.card.name, model.card.legend
     if is_detector(model):
         known = thing_names(model)
@@ -180,6 +182,6 @@ def wanted_classes(model: Model, classes: Sequence[str] | None) -> tuple[str, ..
     if USUAL in legend.names:
         return (USUAL,)
     raise InputError(
-        f"Model {name} knows no {USUAL}; say of which classes objects are wanted, as in --classes {legend.names[0]}. "
-        f"It has {', '.join(legend.names)}."
+        f"Model {name} knows no {USUAL}; say of which classes objects are wanted, with --classes (geoseg instances) or "
+        f"--things (geoseg panoptic), as in {legend.names[0]}. It has {', '.join(legend.names)}."
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -15,6 +16,7 @@ import numpy as np
 import pandas as pd
 from affine import Affine
 from numpy.typing import NDArray
+from pyogrio.errors import DataLayerError, DataSourceError
 from rasterio.windows import Window as RasterioWindow
 
 from geoseg.errors import InputError
@@ -26,7 +28,7 @@ from geoseg.objects.panoptic import VOID
 from geoseg.objects.scores import UNLABELLED, Segments
 from geoseg.raster.files import FileFacts, look_at
 from geoseg.raster.handles import reading
-from geoseg.raster.label_codes import Meaning, code_of, unknown_values
+from geoseg.raster.label_codes import OTHER, Meaning, code_of, unknown_values
 from geoseg.raster.label_polygons import COLUMNS, Layer, class_text, find_layer
 from geoseg.raster.labels import LabelCodes, LabelOptions, open_labels
 from geoseg.raster.landcover import read_legend
@@ -36,6 +38,8 @@ from geoseg.vector.measure import Ground
 from geoseg.vector.rings import build_polygons
 from geoseg.vector.trace import BACKGROUND
 
+log = logging.getLogger(__name__)
+GREY = "#808080"
 ReadCodes = Callable[[Window], NDArray[np.uint8]]  # label codes (height, width) of a window, those of classes first
 
 
@@ -77,13 +81,16 @@ class IdRaster:
             InputError: there is no raster of ids, or no table beside it.
         """
         facts = look_at(path)
-        kind = np.dtype(facts.bands[0].dtype)
-        if len(facts.bands) != 1 or kind.kind not in "ui" or kind.itemsize < 4:
+        if not _is_of_ids(facts):
+            kind = np.dtype(facts.bands[0].dtype)
             raise InputError(
                 f"{path} has {len(facts.bands)} band{'s' * (len(facts.bands) > 1)} of {kind}; ids are one band of "
                 "uint32: give the output of geoseg panoptic, or of geoseg instances --raster."
             )
         table = read_table(path).sort_values("id", ignore_index=True)
+        twice = table["id"][table["id"].duplicated()]
+        if len(twice):
+            raise InputError(f"{table_path(path)} has id {twice.iloc[0]} twice; a table of ids has one row for each.")
         return cls(facts, table, VOID if facts.bands[0].nodata == VOID else None)
 
     @property
@@ -109,8 +116,7 @@ class IdRaster:
         named = dict(zip(self.table["class_id"].tolist(), self.table["class_name"].tolist(), strict=True))
         if named.items() <= {entry.id: entry.name for entry in found.classes}.items():
             return found
-        grey = "#808080"
-        return Legend(classes=tuple(LegendClass(id=i, name=name, color=grey) for i, name in sorted(named.items())))
+        return Legend(classes=tuple(LegendClass(id=i, name=name, color=GREY) for i, name in sorted(named.items())))
 
     @property
     def things(self) -> set[int]:
@@ -131,8 +137,20 @@ class IdRaster:
         inside = place < known.size
         inside[inside] = known[place[inside]] == values[inside]
         ids = np.where(inside, place + 1, NOTHING).astype(np.int32)
-        ids[(values == self.nodata) | np.isin(values, self.hidden)] = UNLABELLED
+        hidden = (values == self.nodata) | np.isin(values, self.hidden)
+        strange = values[~inside & ~hidden & (values != NOTHING)]
+        if strange.size:
+            raise InputError(
+                f"{self.facts.path} has id {strange[0]}, which {table_path(Path(self.facts.path)).name} lacks; give "
+                "raster and table of one run."
+            )
+        ids[hidden] = UNLABELLED
         return ids
+
+
+def _is_of_ids(facts: FileFacts) -> bool:
+    kind = np.dtype(facts.bands[0].dtype)
+    return len(facts.bands) == 1 and kind.kind in "ui" and kind.itemsize >= 4
 
 
 @dataclass(frozen=True)
@@ -153,9 +171,17 @@ class Parts:
 
     @classmethod
     def of(
-        cls, labels: ReadCodes, legend: Legend, shape: tuple[int, int], *, things: set[int], with_stuff: bool
+        cls, labels: ReadCodes, legend: Legend, shape: tuple[int, int], *, things: set[int], stuff: set[int]
     ) -> Parts:
-        """Trace the parts of labels on a grid of rows and columns, block by block."""
+        """Trace the parts of labels on a grid of rows and columns, block by block.
+
+        Args:
+            labels: codes of windows.
+            legend: of the codes.
+            shape: rows and columns.
+            things: ids of classes whose parts are objects.
+            stuff: ids of classes that are one segment each; of the others nothing is there.
+        """
         thing = np.isin(legend.ids, list(things))
 
         def read(window: Window) -> BlockPixels:
@@ -166,14 +192,14 @@ class Parts:
 
         coverage = join(trace_blocks(read, Blocks.regular(shape, BLOCK)))
         painter = OutlinePainter(build_polygons(coverage, Affine.identity()), Affine.identity())
-        stuff = np.full(256, UNLABELLED, np.int32)
-        stuff[: len(legend.ids)] = NOTHING
+        of_code = np.full(256, UNLABELLED, np.int32)
+        of_code[: len(legend.ids)] = NOTHING
         class_ids = [legend.ids[code] for code in coverage.components.code.tolist()]
         for code, class_id in enumerate(legend.ids):
-            if with_stuff and class_id not in things:
+            if class_id in stuff:
                 class_ids.append(class_id)
-                stuff[code] = len(class_ids)
-        return cls(labels, painter, Segments(np.array(class_ids, np.int64), np.ones(len(class_ids))), stuff)
+                of_code[code] = len(class_ids)
+        return cls(labels, painter, Segments(np.array(class_ids, np.int64), np.ones(len(class_ids))), of_code)
 
     def paint(self, window: Window) -> Ids:
         stuff, things = self.stuff[self.labels(window)], self.painter(window)
@@ -202,11 +228,14 @@ class Footprints:
             InputError: the file cannot be used, or a class is not known.
         """
         frame = _on_ground(layer, ground)
-        class_ids = _classes(layer, frame, legend, things, options)
+        class_ids = _classes(layer, frame, _with_other(legend, options), things, options)
         polygons = frame.geometry.to_numpy()
-        known = class_ids >= 0
+        known = np.isin(class_ids, legend.ids)
+        if not known.any():
+            raise InputError(f"None of the {len(frame)} polygons of {layer.path} is of a class that counts.")
         shown, hidden = (
-            OutlinePainter(polygons[chosen], ground.transform, on_edges=False) for chosen in (known, ~known)
+            OutlinePainter(polygons[chosen], ground.transform, on_edges=False)
+            for chosen in (known, class_ids == UNLABELLED)
         )
         return cls(shown, hidden, Segments(class_ids[known], np.ones(int(known.sum()))))
 
@@ -218,7 +247,10 @@ class Footprints:
 def _on_ground(layer: Layer, ground: Ground) -> gpd.GeoDataFrame:
     """The polygons of a layer in the CRS of the grid."""
     read = gpd.read_parquet if layer.name is None else partial(gpd.read_file, layer=layer.name)
-    frame = read(layer.path)
+    try:
+        frame = read(layer.path)
+    except (OSError, ValueError, DataSourceError, DataLayerError) as error:
+        raise InputError(f"{layer.path} cannot be read as polygons: {str(error).splitlines()[0]}") from error
     frame = frame[frame.geom_type.isin(["Polygon", "MultiPolygon"])]
     if frame.empty:
         raise InputError(f"{layer.path} holds no polygon; reference objects are polygons, or a class raster.")
@@ -240,6 +272,8 @@ def _classes(
     if column is None:
         raise InputError(f"{layer.path} has no column {' or '.join(stated)}; say which holds the class with --column.")
     codes, values = LabelCodes.of(legend), frame[column]
+    for name in (options.meanings or {}).values():
+        codes.code(name)  # refuses a name that there is not, whether a polygon has its value or not
     is_text = any(isinstance(value, str) for value in values)
     meanings: dict[str, int | None] = {}
     for value in map(class_text, values.dropna().unique()):
@@ -247,9 +281,20 @@ def _classes(
     strange = [value for value, code in meanings.items() if code is None]
     if strange:
         raise unknown_values(layer.path, strange, codes)
+    if values.isna().any():
+        told = "%d of %d polygons of %s have no class and are ignored: what is found there counts neither way."
+        log.warning(told, int(values.isna().sum()), len(values), layer.path)
     ids = dict(enumerate(legend.ids))  # codes of groups, and of what is ignored, are not among them
-    told = {value: ids.get(code, UNLABELLED) for value, code in meanings.items() if code is not None}
-    return np.array([told.get(class_text(value), UNLABELLED) for value in values], np.int64)
+    known = {value: ids.get(code, UNLABELLED) for value, code in meanings.items() if code is not None}
+    return np.array([known.get(class_text(value), UNLABELLED) for value in values], np.int64)
+
+
+def _with_other(legend: Legend, options: LabelOptions) -> Legend:
+    """With a class `other` where a label value means that: known to be none of the classes."""
+    if not options.tells_other or OTHER in legend.names:
+        return legend
+    free = next(number for number in range(1, 256) if number not in (*legend.ids, legend.nodata))
+    return Legend(classes=(*legend.classes, LegendClass(id=free, name=OTHER, color=GREY)), nodata=legend.nodata)
 
 
 def _in_legend(raster: IdRaster, legend: Legend, options: LabelOptions) -> IdRaster:
@@ -284,10 +329,12 @@ def open_reference(path: str | os.PathLike[str], predicted: IdRaster, options: L
     layer = find_layer(path)
     if layer is not None:
         return Footprints.of(layer, legend, ground, things=predicted.things, options=options)
-    if table_path(Path(path)).is_file():
+    if table_path(Path(path)).is_file() and _is_of_ids(look_at(path)):
         other = IdRaster.of(Path(path))
         if (other.facts.shape, other.facts.transform, other.facts.crs) != (facts.shape, facts.transform, facts.crs):
             raise InputError(f"{path} lies on another grid than {facts.path}; ids cannot be resampled.")
         return _in_legend(other, legend, options)
-    labels = open_labels(path, legend, shape=facts.shape, transform=facts.transform, crs=facts.crs, options=options)
-    return Parts.of(labels, legend, ground.shape, things=predicted.things, with_stuff=predicted.is_panoptic)
+    told = _with_other(legend, options)
+    labels = open_labels(path, told, shape=facts.shape, transform=facts.transform, crs=facts.crs, options=options)
+    stuff = set(legend.ids) - predicted.things if predicted.is_panoptic else set()
+    return Parts.of(labels, told, ground.shape, things=predicted.things, stuff=stuff)

@@ -58,6 +58,7 @@ def prompt_file(
     classes: Sequence[str] | None = None,
     reading: SceneOptions | None = None,
     cache_gb: float = DEFAULT_GB,
+    views: int | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> PromptSummary:
@@ -75,6 +76,7 @@ def prompt_file(
         classes: names that the prompts' column class_name may hold; None for any.
         reading: what the scene does not say.
         cache_gb: what embeddings may take in the cache folder; 0 keeps none.
+        views: as for `geoseg.prompt`; None for 1 where everything is asked for.
         overwrite: replace an output that exists.
         progress: called with step, objects done and objects in all; for everything, chips.
 
@@ -86,7 +88,8 @@ def prompt_file(
     _check_one_way(points is not None or boxes is not None, text is not None, everything)
     inputs = [Path(path) for path in (points, boxes) if path is not None]
     check_vector_output(output, overwrite=overwrite, inputs=inputs)
-    segmenter = prompt(scene, model, reading=reading, cache_gb=cache_gb)
+    views = 1 if everything and views is None else views
+    segmenter = prompt(scene, model, reading=reading, cache_gb=cache_gb, views=views)
     reader = segmenter.follower.reader
     files = [file.path for file in reader.files] if isinstance(reader, SceneReader) else []
     check_vector_output(output, overwrite=overwrite, inputs=[*inputs, *files])

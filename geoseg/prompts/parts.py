@@ -127,13 +127,13 @@ class PartChips(Dataset[tuple[Tensor, Tensor]]):
         """Pixels (band, size, size) in 0..1, NaN beyond the scene; parts (each, size, size), the one drawn first."""
         rng = np.random.default_rng((self.seed, self.first + index))
         while True:
-            chip, numbers, center = self._drawn(rng)
-            parts = _chosen(numbers.numpy(), center, self.each, rng)
+            chip, codes = self._drawn(rng)
+            parts = _chosen(codes.numpy(), self.each, rng)
             if parts is not None:
                 return chip, torch.from_numpy(parts)
 
-    def _drawn(self, rng: np.random.Generator) -> tuple[Tensor, Tensor, int]:
-        """A chip, (size, size) codes of its parts, and the code of the part that it was drawn for."""
+    def _drawn(self, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+        """A chip, and (size, size) codes of its parts, 1 for the one that it was drawn for."""
         weights = np.array([source.weight for source in self.sources])
         source = self.sources[rng.choice(len(self.sources), p=weights / weights.sum())]
         scene, part = _part(source, rng)
@@ -145,16 +145,14 @@ class PartChips(Dataset[tuple[Tensor, Tensor]]):
         side = max(8, round(reach * zoom))
         row, col = (_start(a, b, side, rng) for a, b in ((top, bottom), (left, right)))
         pixels, numbers = scene.read(Window(row, col, side, side), zoom)
-        codes, code = _coded(numbers, part + 1)
-        chip, moved = self.augmentation(
+        return self.augmentation(
             torch.from_numpy(pixels),
-            torch.from_numpy(codes),
+            torch.from_numpy(_coded(numbers, part + 1)),
             size=self.size,
             reach=round(reach),
             angle=angle,
             rng=rng,
         )
-        return chip, moved, code
 
 
 def _part(source: PartSource, rng: np.random.Generator) -> tuple[PartScene, int]:
@@ -174,22 +172,23 @@ def _start(start: int, stop: int, side: int, rng: np.random.Generator) -> int:
     return int(center - side / 2 + rng.uniform(-slack, slack))
 
 
-def _coded(numbers: Ints, wanted: int) -> tuple[Bytes, int]:
-    """The parts of a window as small codes, 0 for none, the wanted one and then the largest first; and its code."""
+def _coded(numbers: Ints, wanted: int) -> Bytes:
+    """The parts of a window as small codes: 0 for none, from 1 the wanted one, if there, and then the largest."""
     found, counts = np.unique(numbers, return_counts=True)
     counts = np.where(found == wanted, np.iinfo(np.int64).max, counts)
     ranked = found[(found > 0)][np.argsort(-counts[found > 0], kind="stable")][:CODES]
     table = np.zeros(len(found), np.uint8)
     table[np.searchsorted(found, ranked)] = np.arange(1, len(ranked) + 1)
-    return table[np.searchsorted(found, numbers)], 1
+    codes: Bytes = table[np.searchsorted(found, numbers)]
+    return codes
 
 
-def _chosen(codes: Bytes, first: int, each: int, rng: np.random.Generator) -> Bools | None:
-    """(each, height, width): connected pieces of parts, of the one named and of others; None where there are none."""
+def _chosen(codes: Bytes, each: int, rng: np.random.Generator) -> Bools | None:
+    """(each, height, width): connected pieces of parts, of code 1 and then of others; None where there are none."""
     codes = np.where(codes > CODES, 0, codes)
     pieces: list[Bools] = []
-    others = rng.permutation([code for code in np.unique(codes) if code not in (0, first)])
-    for code in (first, *others):
+    others = rng.permutation([code for code in np.unique(codes) if code > 1])
+    for code in (1, *others):
         labelled, count = ndimage.label(codes == code)
         areas = np.bincount(labelled.ravel(), minlength=count + 1)[1:]
         large = np.flatnonzero(areas >= LEAST)

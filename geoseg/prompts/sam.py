@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -26,20 +27,37 @@ from geoseg.prompts.networks import ChipPrompts, Embedded, Floats, Found, no_tex
 CONFIG, SAM_WEIGHTS = "config.json", "model.safetensors"
 PREPROCESSOR = ("preprocessor_config.json", "processor_config.json")
 TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt", "special_tokens_map.json")
-# By `model_type`: the class that takes points and boxes, and the one that takes text.
-CLASSES: dict[str, tuple[str | None, str | None]] = {
-    "sam": ("SamModel", None),
-    "sam2": ("Sam2Model", None),
-    "sam2_video": ("Sam2Model", None),
-    "sam3_tracker": ("Sam3TrackerModel", None),
-    "sam3": (None, "Sam3Model"),
-    "sam3_video": ("Sam3TrackerModel", "Sam3Model"),
-}
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 PIXEL_CENTER = np.float32(0.5)  # transformers counts from the center of the first pixel
 LEAST_SCORE = 0.3  # of what a text names
 WORDS = 32  # tokens of a text, as the network was trained
 OBJECT = Legend(classes=(LegendClass(id=1, name="object", color="#d7301f"),))
+Triple = tuple[float, float, float]
+IMAGENET: tuple[Triple, Triple] = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+HALVES: tuple[Triple, Triple] = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
+
+
+class Family(NamedTuple):
+    """Models of one `model_type`.
+
+    Attributes:
+        clicks: the class of transformers that takes points and boxes; None where there is none.
+        text: the one that takes text.
+        statistics: mean and standard deviation of red, green and blue in 0..1, where a folder states none.
+    """
+
+    clicks: str | None
+    text: str | None
+    statistics: tuple[Triple, Triple]
+
+
+FAMILIES = {
+    "sam": Family("SamModel", None, IMAGENET),
+    "sam2": Family("Sam2Model", None, IMAGENET),
+    "sam2_video": Family("Sam2Model", None, IMAGENET),
+    "sam3_tracker": Family("Sam3TrackerModel", None, HALVES),
+    "sam3": Family(None, "Sam3Model", HALVES),
+    "sam3_video": Family("Sam3TrackerModel", "Sam3Model", HALVES),
+}
 
 
 class SamNetwork:
@@ -47,7 +65,7 @@ class SamNetwork:
 
     def __init__(self, folder: Path) -> None:
         kind = _kind(folder)
-        clicks, text = CLASSES[kind]
+        clicks, text, _ = FAMILIES[kind]
         self.has_prompts, self.has_text = clicks is not None, text is not None
         self._clicks: Any = _loaded(clicks, folder) if clicks else None
         self._text: Any = _loaded(text, folder) if text else None
@@ -122,12 +140,24 @@ def is_sam(folder: Path) -> bool:
 
 def _kind(folder: Path) -> str:
     try:
-        kind = json.loads((folder / CONFIG).read_bytes()).get("model_type")
+        config = json.loads((folder / CONFIG).read_bytes())
+        kind = config.get("model_type")
     except (OSError, ValueError, AttributeError) as error:
         raise InputError(f"{folder / CONFIG} is no configuration of a model: {error}.") from error
-    if kind not in CLASSES:
-        raise InputError(f"{folder} holds a model of type {kind!r}; prompts are taken by {', '.join(CLASSES)}.")
+    if kind not in tuple(FAMILIES):
+        raise InputError(f"{folder} holds a model of type {kind!r}; prompts are taken by {', '.join(FAMILIES)}.")
+    if _has_code_within(config):
+        raise InputError(
+            f"{folder / CONFIG} names code for a part of the model (auto_map), and code of a folder is not run; "
+            "take the entry out if transformers has that part itself."
+        )
     return str(kind)
+
+
+def _has_code_within(config: dict[str, Any]) -> bool:
+    """Whether a part names code: transformers would ask the user whether to run it, and cannot be told not to."""
+    parts = [part for part in config.values() if isinstance(part, dict)]
+    return any("auto_map" in part or _has_code_within(part) for part in parts)
 
 
 def _loaded(name: str, folder: Path) -> Any:
@@ -138,6 +168,7 @@ def _loaded(name: str, folder: Path) -> Any:
     """
     try:
         import transformers
+        from huggingface_hub.errors import StrictDataclassError
     except ImportError:
         raise InputError('Segment Anything needs transformers: pip install "geoseg[sam]".') from None
     if not (folder / SAM_WEIGHTS).is_file():
@@ -146,11 +177,15 @@ def _loaded(name: str, folder: Path) -> Any:
     transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
         model, told = getattr(transformers, name).from_pretrained(
-            folder, use_safetensors=True, local_files_only=True, output_loading_info=True, dtype=torch.float32
+            folder,
+            use_safetensors=True,
+            local_files_only=True,
+            output_loading_info=True,
+            dtype=torch.float32,
+            attn_implementation="sdpa",  # else a folder may name compiled code to fetch
         )
-    except (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError) as error:
-        reason = str(error).strip().partition("\n")[0]
-        raise InputError(f"{folder} cannot be loaded as {name}: {reason}") from error
+    except (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError, StrictDataclassError) as error:
+        raise InputError(f"{folder} cannot be loaded as {name}: {_first_line(error)}") from error
     missing = sorted(told["missing_keys"])
     if missing:
         raise InputError(f"{folder / SAM_WEIGHTS} lacks {len(missing)} weights of {name}, as {missing[0]!r}.")
@@ -163,10 +198,16 @@ def _tokenizer(folder: Path) -> Any:
     if not any((folder / name).is_file() for name in ("tokenizer.json", "vocab.json")):
         raise InputError(f"{folder} has no tokenizer (tokenizer.json, or vocab.json and merges.txt); texts need one.")
     try:
-        return AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    except (OSError, ValueError, TypeError) as error:
-        reason = str(error).strip().partition("\n")[0]
-        raise InputError(f"{folder} has no tokenizer that can be loaded, and texts need one: {reason}") from error
+        return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except Exception as error:  # tokenizers knows no narrower one
+        raise InputError(
+            f"{folder} has no tokenizer that can be loaded, and texts need one: {_first_line(error)}. Put the "
+            "tokenizer's files there again, as they were published."
+        ) from error
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0].rstrip(".: ")
 
 
 def _side(config: Any) -> int:
@@ -176,14 +217,45 @@ def _side(config: Any) -> int:
     return int(side if isinstance(side, int) else side[0])
 
 
+def _statistics(folder: Path, kind: str) -> tuple[Triple, Triple]:
+    """Mean and standard deviation of red, green and blue in 0..1: the folder's own, else those of the model type.
+
+    Raises:
+        InputError: a file that should state them cannot be read, or states something else.
+    """
+    mean, std = FAMILIES[kind].statistics
+    for file in (folder / name for name in PREPROCESSOR if (folder / name).is_file()):
+        stated = _preprocessor(file, kind)
+        if stated.get("image_mean") is not None:
+            mean = _triple(stated["image_mean"], f"image_mean of {file}", -math.inf)
+        if stated.get("image_std") is not None:
+            std = _triple(stated["image_std"], f"image_std of {file}", 0)
+    return mean, std
+
+
+def _preprocessor(file: Path, kind: str) -> dict[str, Any]:
+    try:
+        stated = json.loads(file.read_bytes())
+        return {**stated.get("image_processor", stated)}
+    except (OSError, ValueError, AttributeError, TypeError) as error:
+        raise InputError(
+            f"{file} is no configuration of a preprocessor: {error}; put the published one there, or take it away for "
+            f"the statistics that {kind} has in transformers."
+        ) from error
+
+
+def _triple(values: Any, name: str, above: float) -> Triple:
+    """Three numbers above a bound, as JSON has them."""
+    numbers = values if isinstance(values, list) else []
+    if len(numbers) != 3 or not all(type(value) in (int, float) and above < value < math.inf for value in numbers):
+        least = "" if above < 0 else f" above {above:g}"
+        raise InputError(f"The {name} is {values!r}; three numbers{least} are expected: of red, green and blue.")
+    red, green, blue = map(float, numbers)
+    return red, green, blue
+
+
 def _card(folder: Path, kind: str, side: int) -> ModelCard:
-    mean, std = IMAGENET_MEAN, IMAGENET_STD
-    for name in PREPROCESSOR:
-        if (folder / name).is_file():
-            stated = json.loads((folder / name).read_bytes())
-            stated = stated.get("image_processor", stated)
-            mean, std = stated.get("image_mean", mean), stated.get("image_std", std)
-    colors = zip(("red", "green", "blue"), mean, std, strict=True)
+    colors = zip(("red", "green", "blue"), *_statistics(folder, kind), strict=True)
     name = "".join(c if c.isalnum() or c in "_.-" else "-" for c in folder.resolve().name)[:64].lstrip("-._")
     return ModelCard(
         name=name or kind,

@@ -29,14 +29,16 @@ from geoseg.prompts.chips import Lattice
 from geoseg.prompts.everything import LEAST_SCORE, SPACING, Progress, find_everything
 from geoseg.prompts.follow import Follower, Mask, Reply
 from geoseg.prompts.load import DEFAULT, load_network
-from geoseg.prompts.networks import Network
+from geoseg.prompts.networks import BundleNetwork, Network
 from geoseg.prompts.outline import Outline, one_part, outline
+from geoseg.prompts.views import seen_in
 from geoseg.prompts.words import find_named
 from geoseg.raster.arrays import ArrayReader
 from geoseg.raster.layers import Source as Given
 from geoseg.raster.reader import SceneOptions, SceneReader
 
 Point = tuple[float, float]
+USUAL_VIEWS = 4  # of a chip of a small network, so that a click takes a fifth of a second and is worth more
 
 
 @dataclass(frozen=True)
@@ -125,8 +127,10 @@ class PromptSegmenter:
         cache_gb: float = DEFAULT_GB,
     ) -> PromptSegmenter:
         """Bring a scene and a network together; see `prompt`."""
-        if not cache_gb >= 0:
-            raise InputError(f"The cache of embeddings is 0 GB or more, not {cache_gb:g}.")
+        if not 0 <= cache_gb * 1e9 < math.inf:
+            raise InputError(
+                f"The cache of embeddings is 0 GB or more, not {cache_gb:g}; give what the disk has to spare, as in 20."
+            )
         card = network.card
         reader = _opened(scene, reading)
         reader = reader.select(used_bands(card, reader.bands))
@@ -273,6 +277,7 @@ def prompt(
     *,
     reading: SceneOptions | None = None,
     cache_gb: float = DEFAULT_GB,
+    views: int | None = None,
 ) -> PromptSegmenter:
     """Open a scene to be segmented by prompt.
 
@@ -283,8 +288,13 @@ def prompt(
             SAM 3 model.
         reading: what the scene does not say.
         cache_gb: what embeddings may take in the cache folder; 0 keeps none. Those of an array are kept in memory only.
+        views: of each chip, whose answers are averaged: 1, 4 (flips) or 8 (and quarter turns); each costs as much as
+            the first. None for 4 of a bundle, 1 of a larger model.
 
     Raises:
         InputError: the scene or the model cannot be used, or do not fit.
     """
-    return PromptSegmenter.of(scene, load_network(model), reading=reading, cache_gb=cache_gb)
+    network = load_network(model)
+    usual = USUAL_VIEWS if isinstance(network, BundleNetwork) else 1
+    seen = seen_in(network, usual if views is None else views)
+    return PromptSegmenter.of(scene, seen, reading=reading, cache_gb=cache_gb)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import warnings
 from collections.abc import Sequence
@@ -21,6 +22,7 @@ from geoseg.errors import InputError
 from geoseg.prompts.asked import Asked, Place, check_measured
 from geoseg.raster.window_reader import WindowReader
 
+log = logging.getLogger(__name__)
 ID, LABEL = "id", "label"
 CLASS_COLUMNS = ("class_name", "class")
 YES = {"1", "1.0", "true", "positive", "pos", "+", "yes", "foreground"}
@@ -35,7 +37,7 @@ class PromptTable:
     """Objects that are asked for.
 
     Attributes:
-        ids: of each.
+        ids: of each; numbers, or text where those of one of the files are text.
         classes: of each; None where no file has a class column.
         objects: their prompts, in pixels of the scene.
     """
@@ -65,7 +67,7 @@ class _Rows(NamedTuple):
 def read_prompts(
     points: Path_ | None, boxes: Path_ | None, reader: WindowReader, *, classes: Sequence[str] | None = None
 ) -> PromptTable:
-    """The objects of a file of points, of a file of boxes, or of both, joined by `id`.
+    """The objects of a file of points, of a file of boxes, or of both, joined by `id`: 1, 1.0 and "1" are one.
 
     Args:
         points: points with the columns `id` (those of one object share it; without it each is an object), `label`
@@ -88,6 +90,9 @@ def read_prompts(
         raise InputError("Nothing was asked for; give points, boxes or a text.")
     if len(read) == 2 and not all("id" in part.stated for part in read):
         raise InputError(f"Points and boxes of one object share an id; give both {points} and {boxes} a column 'id'.")
+    read = _alike(read)
+    if points is not None and boxes is not None:
+        _tell_if_apart(points, boxes, *([row.id for row in part.rows] for part in read))
     groups: dict[Any, list[_Row]] = {}
     for row in chain.from_iterable(part.rows for part in read):
         groups.setdefault(row.id, []).append(row)
@@ -95,6 +100,20 @@ def read_prompts(
     has_class = any("class" in part.stated for part in read)
     objects = tuple(_asked(key, rows) for key, rows in groups.items())
     return PromptTable(tuple(groups), names if has_class else None, objects)
+
+
+def _alike(read: list[_Rows]) -> list[_Rows]:
+    """Rows whose ids are text where one of them is."""
+    if not any(isinstance(row.id, str) for part in read for row in part.rows):
+        return read
+    return [part._replace(rows=[row._replace(id=str(row.id)) for row in part.rows]) for part in read]
+
+
+def _tell_if_apart(points: Path_, boxes: Path_, ids: Sequence[Any], others: Sequence[Any]) -> None:
+    """Warn where points and boxes have no id in common, as few mean that."""
+    if not set(ids) & set(others):
+        told = "No id of %s (%r, ...) is in %s (%r, ...): no box has points. Give a box and its points the same id."
+        log.warning(told, points, ids[0], boxes, others[0])
 
 
 def _point_rows(path: Path_, place: Place, reader: WindowReader) -> _Rows:
@@ -127,12 +146,17 @@ def _box_rows(path: Path_, place: Place) -> _Rows:
 def _columns(frame: gpd.GeoDataFrame, path: Path_) -> tuple[list[Any], list[str | None], frozenset[str]]:
     """Id and class of each row, and which of the two the file has; else rows are numbered, and without class."""
     column = next((name for name in CLASS_COLUMNS if name in frame), None)
-    ids: list[Any] = frame[ID].tolist() if ID in frame else list(range(1, len(frame) + 1))
+    ids = [_whole(value) for value in frame[ID].tolist()] if ID in frame else list(range(1, len(frame) + 1))
     if ID in frame and frame[ID].isna().any():
         raise InputError(f"{path} has rows without an id; fill in the column 'id', or leave it out.")
     told: list[Any] = frame[column].tolist() if column else [None] * len(frame)
     names = [None if pd.isna(name) else str(name) for name in told]
     return ids, names, frozenset(([ID] if ID in frame else []) + (["class"] if column else []))
+
+
+def _whole(value: Any) -> Any:
+    """An id; 5.0 is 5."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _read(path: Path_, place: Place, what: str) -> gpd.GeoDataFrame:

@@ -50,7 +50,7 @@ def judge_objects(model: Model, scenes: Sequence[LabelledScene]) -> dict[str, fl
         Judged(
             scene,
             find_objects(model, scene),
-            Parts.of(partial(_labels, scene), legend, scene.shape, things=things, with_stuff=False),
+            Parts.of(partial(_labels, scene), legend, scene.shape, things=things, stuff=set()),
         )
         for scene in scenes
     ]
