@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from geoseg.errors import InputError
 from geoseg.pipeline import Progress, check_scene, segment_file
-from geoseg.raster.disk import disk_errors, gone_if_refused
+from geoseg.raster.disk import TIFF_SUFFIXES, check_writable, disk_errors, gone_if_refused
 from geoseg.raster.reader import SceneOptions
 
 if TYPE_CHECKING:  # torch and numba load where they are needed
@@ -46,7 +46,8 @@ def change_files(
     """Change between two dates as a raster of transitions; an interrupted run goes on where it stopped.
 
     Both dates are put on one grid. Scenes are segmented there, into a folder beside the output, and compared by their
-    probabilities; class maps are compared as they are.
+    probabilities; class maps are compared as they are. That folder stays, so that the same command finds all there.
+    With `run.aoi` only what lies within its polygons counts: rasters are cut to them, and nodata outside.
 
     Args:
         before: scene or class map of the first date.
@@ -71,7 +72,8 @@ def change_files(
     """
     from geoseg.change.run import ChangeOutputs, compare_dates
 
-    outputs, told = ChangeOutputs.of(output, probability, polygons, report), _told(dates, options, reading, overwrite)
+    outputs = ChangeOutputs.of(output, probability, polygons, report)
+    told = _told(dates, options, reading, run, overwrite)
     segment = partial(_segmented_dates, model=model, run=run, overwrite=overwrite, progress=progress or _silent)
     found = compare_dates((before, after), outputs, told, segment, progress or _silent)
     if reference is not None:
@@ -103,10 +105,10 @@ def change_pairs(
 
     Args:
         pairs: scenes or class maps of the first and of the second date; each pair has its own grid.
-        folder: of the outputs.
+        folder: of the outputs; made where missing.
         model: as for `change_files`.
         polygons: also write polygons of each pair: the suffix of their files, such as .gpkg.
-        report: also write one report of all pairs there.
+        report: also write one report of all pairs there; it is among the outputs of the last one's summary.
         references: labelled points of each pair.
         dates: as for `change_files`, of all pairs or of each.
         options: what counts as change.
@@ -119,20 +121,19 @@ def change_pairs(
         InputError: there is no pair, or a pair, the model, an option or an output cannot be used.
         GeosegError: reading, computing or writing failed; finished blocks are kept.
     """
-    from geoseg.change.dates import open_dates
     from geoseg.change.run import ChangeOutputs, check_report, compare_dates, pair_name
     from geoseg.models import load_model
 
     folder = Path(folder)
     each = list(dates) if isinstance(dates, Sequence) else [dates] * len(pairs)
-    told = [_told(own, options, reading, overwrite) for own in each]
+    told = [_told(own, options, reading, run, overwrite) for own in each]
     names = [pair_name(*pair) for pair in pairs]
     if not pairs or len(set(names)) < len(names):
         raise InputError(f"Pairs are one or more, with names of their own, not {', '.join(names) or 'none'}.")
     if references and len(references) != len(pairs):
         raise InputError(f"There are {len(pairs)} pairs and {len(references)} files of points; give one for each.")
-    if report is not None:
-        check_report(Path(report))
+    if polygons is not None and (not polygons.startswith(".") or Path(polygons).name != polygons):
+        raise InputError(f"Of {len(pairs)} pairs --polygons is the suffix of the files, as in .gpkg, not {polygons}.")
     outputs = [
         ChangeOutputs(folder / f"{name}.tif", None, None if polygons is None else folder / f"{name}{polygons}")
         for name in names
@@ -140,29 +141,37 @@ def change_pairs(
     with gone_if_refused(folder):
         _make(folder)
         for pair, own, how in zip(pairs, outputs, told, strict=True):  # what does not fit is told before all computing
-            own.check([Path(path) for path in pair], overwrite=True)
-            open_dates(pair, how.dates, how.reading)
+            inputs = how.open(pair).inputs
+            own.check(inputs, overwrite=True)
+            if report is not None:
+                check_report(Path(report), inputs)
     segment = partial(_segmented_dates, model=load_model(model), run=run, overwrite=overwrite)
     found = []
     for number, (pair, own) in enumerate(zip(pairs, outputs, strict=True)):
         shown = partial(_of_pair, names[number], progress or _silent)
         one = compare_dates(pair, own, told[number], partial(segment, progress=shown), shown)
         found.append(one.with_areas(references[number]) if references else one)
+    summaries = [one.summary for one in found]
     if report is not None:
         from geoseg.view.change_report import write_report
 
-        write_report(found, Path(report))
-    return [one.summary for one in found]
+        summaries[-1].outputs += write_report(found, Path(report))
+    return summaries
 
 
 def _told(
-    dates: DateOptions | None, options: ChangeOptions | None, reading: SceneOptions | None, overwrite: bool
+    dates: DateOptions | None,
+    options: ChangeOptions | None,
+    reading: SceneOptions | None,
+    run: RunOptions | None,
+    overwrite: bool,
 ) -> Told:
     from geoseg.change.dates import DateOptions
     from geoseg.change.detect import ChangeOptions
     from geoseg.change.run import Told
 
-    return Told(dates or DateOptions(), options or ChangeOptions(), reading or SceneOptions(), overwrite)
+    aoi = None if run is None else run.aoi
+    return Told(dates or DateOptions(), options or ChangeOptions(), reading or SceneOptions(), overwrite, aoi)
 
 
 def _of_pair(name: str, progress: Progress, step: str, done: int, total: int) -> None:
@@ -179,7 +188,11 @@ def _segmented_dates(
     overwrite: bool,
     progress: Progress,
 ) -> ChangeJob:
-    """Segment both dates with the probabilities of all classes, or both at once with those of pairs of classes."""
+    """Segment both dates with the probabilities of all classes, or both at once with those of pairs of classes.
+
+    What is compared lies on the part of the grid that holds the area of interest, as what segmenting writes does.
+    """
+    from geoseg.change.dates import ROLES
     from geoseg.models import load_model
     from geoseg.models.pairs import PairClasses
 
@@ -201,9 +214,11 @@ def _segmented_dates(
             overwrite=overwrite,
             progress=progress,
         )
-        return dates.job(options, posteriors=(joint, joint), pairs=pair.pairs, legend=pair.legend, made_from=made_from)
+        compared = dates.within(folder, ROLES)
+        both = joint, joint
+        return compared.job(options, posteriors=both, pairs=pair.pairs, legend=pair.legend, made_from=made_from)
     spread = []
-    for name, scene in (("before", dates.before), ("after", dates.after)):
+    for name, scene in zip(ROLES, (dates.before, dates.after), strict=True):
         spread.append(folder / f"{name}-probabilities.tif")
         segment_file(
             scene.path,
@@ -215,7 +230,8 @@ def _segmented_dates(
             overwrite=overwrite,
             progress=lambda step, done, total, name=name: progress(f"{step} {name}", done, total),  # type: ignore[misc]
         )
-    return dates.job(options, posteriors=(spread[0], spread[1]), legend=loaded.card.legend, made_from=made_from)
+    compared = dates.within(folder, ROLES)
+    return compared.job(options, posteriors=(spread[0], spread[1]), legend=loaded.card.legend, made_from=made_from)
 
 
 def stack_files(
@@ -233,11 +249,11 @@ def stack_files(
 
     The folder gets `TIME.tif` for each scene, `changes.tif`, `first_change.tif`, `last_change.tif` (numbers of dates,
     named in their legend), `most_frequent.tif`, `areas.csv` and `areas.json`. An interrupted run goes on where it
-    stopped.
+    stopped. With `run.aoi` only what lies within its polygons counts: rasters are cut to them, and nodata outside.
 
     Args:
         dates: scenes or class maps, the earliest first, on any grids.
-        folder: of the outputs.
+        folder: of the outputs; made where missing.
         model: name or path of a bundle, or a loaded one; for scenes.
         options: times, grid, shift, light, and what hides the ground on each date.
         reading: what the scenes' files do not say.
@@ -255,9 +271,12 @@ def stack_files(
     folder, told = Path(folder), progress or _silent
     with gone_if_refused(folder):
         _make(folder)
-        stack = open_stack(dates, folder, options or DateOptions(), reading or SceneOptions())
+        aoi = None if run is None else run.aoi
+        stack = open_stack(dates, folder, options or DateOptions(), reading or SceneOptions(), aoi)
+        stack.check_outputs()
+        compared = stack.within()
         if stack.dates.are_maps:
-            return write_stack(stack.job(), folder, overwrite=overwrite, progress=partial(told, "compare"))
+            return write_stack(compared.job(), folder, overwrite=overwrite, progress=partial(told, "compare"))
         from geoseg.models import load_model
 
         loaded = load_model(model)
@@ -273,15 +292,27 @@ def stack_files(
             overwrite=overwrite,
             progress=lambda step, done, total, when=time_of_date: told(f"{step} {when}", done, total),  # type: ignore[misc]
         )
-    job = stack.job(legend=loaded.card.legend, made_from={"model": loaded.card.name, "digest": loaded.digest})
+    job = compared.job(legend=loaded.card.legend, made_from={"model": loaded.card.name, "digest": loaded.digest})
     summary = write_stack(job, folder, overwrite=overwrite, progress=partial(told, "compare"))
     summary.outputs = [*job.maps, *summary.outputs]
     return summary
 
 
 def _make(folder: Path) -> None:
-    with disk_errors("making the folder of the outputs", folder.parent):
+    """Make the folder of several outputs.
+
+    Raises:
+        InputError: it is a file, is named like one raster, or cannot be made or written.
+    """
+    try:
+        if not folder.is_dir() and (folder.exists() or folder.suffix.lower() in TIFF_SUFFIXES):
+            what = "is a file" if folder.exists() else "is named like a file"
+            raise InputError(f"The output {folder} {what}; several files are written, so give the name of a folder.")
         folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        reason = os.strerror(error.errno or 0).lower()
+        raise InputError(f"The output folder {folder} cannot be made ({reason}); choose another.") from None
+    check_writable(folder, "output folder")
 
 
 def _silent(step: str, done: int, total: int) -> None:

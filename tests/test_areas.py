@@ -155,6 +155,19 @@ def test_intervals_cover_the_truth_as_often_as_they_say() -> None:
     assert 0.92 <= covered / 1000 <= 0.97
 
 
+def test_intervals_stay_within_what_can_be() -> None:
+    """Accuracies and shares from 0 to 1, areas from 0 to all; half widths stay as computed."""
+    report = estimate_areas(StratifiedSample.of_matrix([[9, 1], [1, 9]], ["a", "b"], [50, 950]), ["a", "b"])
+    users, (rare, most) = report.users[0], report.areas(2.0)
+    assert users.value + users.half_width() > 1
+    assert users.interval() == (pytest.approx(users.value - users.half_width()), 1.0)
+    assert rare.value - rare.half_width() < 0
+    assert rare.interval() == (0.0, pytest.approx(rare.value + rare.half_width()))
+    assert most.interval() == (pytest.approx(most.value - most.half_width()), 2000.0)
+    unknown = estimate_areas(StratifiedSample.of_matrix([[2]], ["a"], [9]), ["a", "b"]).users[1]
+    assert np.isnan(unknown.interval()).all()
+
+
 def test_a_class_that_is_never_mapped_has_no_users_accuracy() -> None:
     report = estimate_areas(StratifiedSample.of_matrix([[5, 1], [0, 4]], ["a", "b"], [10, 20]), ["a", "b", "c"])
     assert np.isnan(report.users[2].value)

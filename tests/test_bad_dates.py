@@ -111,6 +111,13 @@ def test_scenes_of_which_a_mask_hides_all(maps: Maps) -> None:
     maps.case.refused(said, "scene.tif shows 1,760 and later.tif 0")
 
 
+def test_a_mask_of_another_place(maps: Maps) -> None:
+    """In another CRS; both extents are told."""
+    there = maps.map("mask.tif", np.ones((90, 120), np.uint8), Affine(1e-5, 0, 3, 0, -1e-5, 43), "EPSG:4326")
+    words = ("mask.tif lies elsewhere", "x 3 to 3.0012", "EPSG:4326", "x 400000 to 400240", "EPSG:32631")
+    maps.refused(also=("--masks", f"-,{there}"), words=words)
+
+
 def test_more_than_2000_dates(maps: Maps) -> None:
     maps.case.refused(maps.stack(*[maps.one] * 2001), "2 to 254 dates, not 2001", "2000")
     maps.case.refused(maps.stack(maps.one), "2 to 254 dates, not 1")
@@ -132,6 +139,7 @@ def test_more_than_2000_dates(maps: Maps) -> None:
         (("--resolution", 0), ("positive", "0")),
         (("--extent", "all"), ("intersection or union", "'all'")),
         (("--scenes", "--maps"), ("exclude each other",)),
+        (("--aoi", "gone.gpkg"), ("gone.gpkg", "does not exist")),
     ],
 )
 def test_option_values(maps: Maps, also: tuple[object, ...], words: tuple[str, ...]) -> None:
@@ -153,13 +161,35 @@ def test_pairs_that_do_not_pair(maps: Maps) -> None:
     maps.case.refused(maps.change(*twice, also=("--pairs",)), "names of their own", "lc_2016_to_lc_2020")
 
 
+def test_several_pairs_need_a_folder(maps: Maps) -> None:
+    """Not one named like a raster, and of their polygons the suffix alone."""
+    three = (maps.one, maps.two, maps.map("lc_2024.tif", class_map(3)))
+    maps.case.refused(maps.change(*three), "change.tif is named like a file", "name of a folder")
+    maps.output = maps.output.with_suffix("")
+    for given in (maps.output / "poly.gpkg", "poly.gpkg", "gpkg"):
+        words = ("2 pairs", "--polygons is the suffix", ".gpkg", str(given))
+        maps.case.refused(maps.change(*three, also=("--polygons", given)), *words)
+
+
+@pytest.mark.parametrize("where", ["file", "stack.tif", "file/in/it", "/proc/out", "/proc"])
+def test_a_stack_where_no_folder_can_be(maps: Maps, where: str) -> None:
+    (maps.folder / "file").touch()
+    code, told = maps.case.run("stack", maps.one, maps.two, "-o", maps.folder / where)
+    assert code == 2
+    assert str(maps.folder / where) in told
+    assert any(remedy in told for remedy in ("give the name of a folder", "choose another"))
+    assert "Finished blocks" not in told
+
+
 def test_a_bad_pair_is_told_before_the_others_are_compared(maps: Maps) -> None:
     far = maps.map("lc_2021.tif", class_map(2), FAR)
+    maps.output = maps.output.with_suffix("")
     maps.case.refused(maps.change(maps.one, maps.two, far), "do not overlap")
 
 
 def test_a_pair_that_fails_later_leaves_the_others_as_they_are(maps: Maps) -> None:
     cloud = maps.map("lc_2021.tif", np.full((90, 120), 255, np.uint8))
+    maps.output = maps.output.with_suffix("")
     code, told = maps.change(maps.one, maps.two, cloud)
     assert code == 2
     assert "No pixel is known" in told

@@ -339,4 +339,21 @@ def test_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsy
     told = capsys.readouterr().out
     assert "building to water" in told
     assert "120 x 90 px, EPSG:32631" in told
+    assert "kept" not in told
     assert geoseg.change_files is change_files
+
+
+def test_the_command_line_tells_what_is_kept_and_whole_pixels(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Dates on two grids leave a folder; without a CRS areas are counted pixels."""
+    places = (UTM, UTM @ Affine.translation(2, 0))
+    paths = [write_raster(tmp_path / f"{i}.tif", class_map(i), place, None) for i, place in enumerate(places)]
+    monkeypatch.setattr(sys, "argv", ["geoseg", "change", *map(str, paths), "-o", str(tmp_path / "c.tif")])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    assert not stop.value.code
+    told = capsys.readouterr().out
+    assert "px  changed, of 10620 px" in told
+    assert f"kept   {tmp_path / 'c-dates'}: " in told
+    assert (tmp_path / "c-dates" / "after.vrt").is_file()

@@ -130,7 +130,7 @@ def test_several_pairs_are_one_report(
             main()
         assert stopped.value.code == 0
         said = capsys.readouterr().out.strip().splitlines()
-        assert said[-1].endswith(f"lc_2015_to_lc_2020.gpkg{state}")
+        assert said[-1].endswith(f"lc_2015_to_lc_2020.gpkg, {report}, {report.with_suffix('.json')}{state}")
     figures = json.loads(report.with_suffix(".json").read_text())["pairs"]
     assert [pair["times"] for pair in figures] == [["2010", "2015"], ["2015", "2020"]]
     page = Page(report.read_text(encoding="utf-8"))

@@ -179,6 +179,41 @@ def test_on_the_command_line(cover: Path, tmp_path: Path) -> None:
     assert found["classes"]["water"]["area_ha"]["low"] < found["classes"]["water"]["mapped_ha"]
 
 
+def test_fewer_points_than_asked_for_are_told(cover: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The map has no more pixels, or a class would get less than it should; else nothing is said."""
+    given = draw_sample(cover, tmp_path / "few.gpkg", n=12, least=50)
+    assert f"12 points do not suffice for 50 of each class (--least): {next(iter(given))} " in caplog.text
+    caplog.clear()
+    draw_sample(cover, tmp_path / "fine.gpkg", n=150)
+    assert not caplog.text
+    small = write(tmp_path / "small.tif", map_and_truth()[0][100:110, 240:260])
+    given = draw_sample(small, tmp_path / "all.gpkg", n=1000)
+    assert sum(given.values()) == 200
+    assert "200 points, not 1,000: the map has no more pixels of" in caplog.text
+    assert "do not suffice" not in caplog.text
+
+
+def test_points_of_a_file_with_several_layers(cover: Path, tmp_path: Path) -> None:
+    """The only one with the column is taken; of two one is to be named."""
+    points = tmp_path / "points.gpkg"
+    draw_sample(cover, points, n=200)
+    frame = labelled(points, map_and_truth()[1])
+    expected = estimate_from_points(cover, points).to_dict()
+    frame[["geometry"]].to_file(points, layer="aaa")
+    assert estimate_from_points(cover, points).to_dict() == expected
+    frame.assign(reference="water").to_file(points, layer="other")
+    with pytest.raises(
+        InputError, match=r"has 3 layers \(points, aaa, other\), and 2 of them have .*points.gpkg:points"
+    ):
+        estimate_from_points(cover, points)
+    with pytest.raises(InputError, match=r"none of them has a column 'truth'"):
+        estimate_from_points(cover, points, column="truth")
+    with pytest.raises(InputError, match=r"no layer 'lake' with geometry; it has points"):
+        estimate_from_points(cover, f"{points}:lake")
+    told = CliRunner().invoke(app, ["area", str(cover), "--reference", f"{points}:points", "--json"])
+    assert json.loads(told.output) == json.loads(json.dumps(expected))
+
+
 def test_what_cannot_be_used_is_said(cover: Path, tmp_path: Path) -> None:
     points = tmp_path / "points.gpkg"
     for options, said in (

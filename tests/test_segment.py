@@ -192,3 +192,8 @@ def test_a_segmenter_travels_between_processes() -> None:
 
     whole = Window(0, 0, 32, 32)
     assert np.array_equal(again(whole, read).confidence, segmenter(whole, read).confidence)
+
+
+def test_an_array_takes_no_area_of_interest(scene_file: Path) -> None:
+    with pytest.raises(InputError, match="clip it first"):
+        geoseg.segment(geoseg.open_scene(scene_file), tiny_model(), run=replace(RUN, aoi="area.gpkg"))

@@ -23,6 +23,7 @@ from rasterio.errors import RasterioError
 from rasterio.vrt import WarpedVRT
 
 from geoseg.errors import GeosegError, InputError
+from geoseg.grid import Window
 from geoseg.raster.georeference import Georef, ignore_not_georeferenced
 from geoseg.raster.ground import ground_sample_distance
 from geoseg.raster.label_codes import apply
@@ -80,6 +81,24 @@ def common_grid(dates: Sequence[Dated], *, extent: Extent = "intersection", reso
     if (low == 0).all():
         return Georef((rows, cols), transform, finest.crs)
     return Georef((rows, cols), transform @ Affine.translation(low[1], low[0]), finest.crs)
+
+
+def cut(grid: Georef, window: Window) -> Georef:
+    """The part of a grid that a window holds."""
+    if (window.row, window.col) == (0, 0):
+        return Georef(window.shape, grid.transform, grid.crs)
+    return Georef(window.shape, grid.transform @ Affine.translation(window.col, window.row), grid.crs)
+
+
+def check_overlap(path: str | Path, grid: Georef) -> None:
+    """Raise an InputError where a mask shows nothing of a grid, or cannot be opened."""
+    own = georef_of(path)
+    row, col, row_stop, col_stop = _box_on(own, grid.transform, grid)
+    if row_stop <= SAME or col_stop <= SAME or row >= grid.shape[0] - SAME or col >= grid.shape[1] - SAME:
+        raise InputError(
+            f"The mask {path} lies elsewhere: it covers {_extent_of(own)}, the dates {_extent_of(grid)}. Give a mask "
+            "of their place, or - for none."
+        )
 
 
 def is_on(georef: Georef, grid: Georef) -> bool:
@@ -216,4 +235,4 @@ def _kinds(source: rasterio.DatasetReader) -> list[str]:
 def _extent_of(georef: Georef) -> str:
     west, north = georef.transform @ (0, 0)
     east, south = georef.transform @ (georef.shape[1], georef.shape[0])
-    return f"x {west:g} to {east:g}, y {south:g} to {north:g} ({georef.crs or 'no CRS'})"
+    return f"x {west:.9g} to {east:.9g}, y {south:.9g} to {north:.9g} ({georef.crs or 'no CRS'})"

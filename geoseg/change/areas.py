@@ -13,6 +13,7 @@ Strata are taken as large against their samples: no finite population correction
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
@@ -26,21 +27,33 @@ from geoseg.errors import InputError
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A number and its standard error; NaN where the sample says nothing of it."""
+    """A number and its standard error; NaN where the sample says nothing of it.
+
+    Attributes:
+        value: the number.
+        standard_error: of it.
+        least: below which it cannot lie.
+        most: above which it cannot lie.
+    """
 
     value: float
     standard_error: float
+    least: float = -math.inf
+    most: float = math.inf
 
     def interval(self, confidence: float = 0.95) -> tuple[float, float]:
-        """Normal confidence interval, not clipped: a bound below zero says that the sample is too small."""
+        """Normal confidence interval, clipped to what can be: accuracies and shares to 0..1, areas to 0..all."""
         half = self.half_width(confidence)
-        return self.value - half, self.value + half
+        low, high = np.clip((self.value - half, self.value + half), self.least, self.most)
+        return float(low), float(high)
 
     def half_width(self, confidence: float = 0.95) -> float:
+        """Of the interval before it is clipped: one that reaches beyond says that the sample is too small."""
         return NormalDist().inv_cdf(0.5 + confidence / 2) * self.standard_error
 
     def times(self, factor: float) -> Estimate:
-        return Estimate(self.value * factor, self.standard_error * factor)
+        """The same in other units; `factor` is positive."""
+        return Estimate(self.value * factor, self.standard_error * factor, self.least * factor, self.most * factor)
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,7 +197,7 @@ class _Strata:
         )
 
     def share(self, values: NDArray[np.float64]) -> Estimate:
-        return Estimate(self.mean(values), float(np.sqrt(self.variance(values))))
+        return Estimate(self.mean(values), float(np.sqrt(self.variance(values))), 0.0, 1.0)
 
     def ratio(self, part: NDArray[np.float64], whole: NDArray[np.float64]) -> Estimate:
         """Of two means: equations 27 and 28, the variance by that of the residuals."""
@@ -192,4 +205,4 @@ class _Strata:
         if size == 0:
             return Estimate(float("nan"), float("nan"))
         value = self.mean(part) / size
-        return Estimate(value, float(np.sqrt(self.variance(part - value * whole)) / size))
+        return Estimate(value, float(np.sqrt(self.variance(part - value * whole)) / size), 0.0, 1.0)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,10 @@ from rasterio.io import DatasetReader
 from rasterio.windows import Window as RasterioWindow
 
 from geoseg.catalog import open_named_reader
-from geoseg.change.align import resampled
+from geoseg.change.align import check_overlap, resampled
 from geoseg.errors import GeosegError, InputError
+from geoseg.grid import Window
+from geoseg.raster.aoi import AreaOfInterest
 from geoseg.raster.disk import disk_errors
 from geoseg.raster.georeference import Georef, ignore_not_georeferenced
 from geoseg.raster.reader import SceneOptions
@@ -83,7 +86,7 @@ def write_valid_mask(path: str, number: int, clouds: CloudOptions, grid: Georef,
         output: GeoTIFF; one that was made of the same is left alone, so that a run can go on.
 
     Raises:
-        InputError: a mask or the QA band is not there.
+        InputError: a mask or the QA band is not there, or the mask lies elsewhere.
         GeosegError: reading or writing failed.
     """
     mask = clouds.mask_of(number)
@@ -93,6 +96,8 @@ def write_valid_mask(path: str, number: int, clouds: CloudOptions, grid: Georef,
         return None
     for source, band in sources:
         _check(source, band, flags=source is not mask)
+    if mask is not None:
+        check_overlap(mask, grid)
     made_from = digest_of(
         {
             "sources": [open_named_reader(source, SceneOptions()).fingerprint() for source, _ in sources],
@@ -107,13 +112,41 @@ def write_valid_mask(path: str, number: int, clouds: CloudOptions, grid: Georef,
                 (resampled(source, grid, output.with_suffix(f".{k}.vrt"), classes=True), band)
                 for k, (source, band) in enumerate(sources)
             ]
-            _write(placed, clouds, mask is not None, grid, output, made_from)
+            _write(partial(_valid, placed, clouds, mask is not None), grid, output, made_from)
     return output
 
 
-def _write(
-    placed: Sequence[tuple[Path, int]], clouds: CloudOptions, has_mask: bool, grid: Georef, output: Path, made_from: str
-) -> None:
+def write_mask_within(aoi: AreaOfInterest, mask: Path | None, grid: Georef, output: Path) -> Path:
+    """Write where a date counts, on the part of the common grid that holds an area of interest: 1, and 0 elsewhere.
+
+    Args:
+        aoi: on the common grid.
+        mask: of the date on the common grid, 0 = hidden; None where nothing tells.
+        grid: the part, of the size of the area's window.
+        output: GeoTIFF; one that was made of the same is left alone, so that a run can go on.
+
+    Raises:
+        GeosegError: reading or writing failed.
+    """
+    seen = None if mask is None else open_named_reader(str(mask), SceneOptions()).fingerprint()
+    made_from = digest_of({"aoi": aoi.digest, "mask": seen, "grid": [*grid.shape, *grid.transform[:6], str(grid.crs)]})
+
+    def counts(window: Window) -> NDArray[np.bool_]:
+        there = window.shifted(aoi.window.row, aoi.window.col)
+        inside = aoi.mask(there)
+        if mask is not None:
+            with ignore_not_georeferenced(), rasterio.open(mask) as raster:
+                inside &= raster.read(1, window=_to_rasterio(there)) != 0
+        return inside
+
+    if not _is_of(output, made_from):
+        with disk_errors("writing a mask", output.parent):
+            output.parent.mkdir(parents=True, exist_ok=True)
+            _write(counts, grid, output, made_from)
+    return output
+
+
+def _write(valid: Callable[[Window], NDArray[np.bool_]], grid: Georef, output: Path, made_from: str) -> None:
     height, width = grid.shape
     profile = {"driver": "GTiff", "dtype": "uint8", "count": 1, "tiled": True, "compress": "deflate"}
     place = {"height": height, "width": width, "transform": grid.transform, "crs": grid.crs}
@@ -126,21 +159,21 @@ def _write(
             out.update_tags(**{MADE_FROM: made_from})
             for row in range(0, height, SIDE):
                 for col in range(0, width, SIDE):
-                    window = RasterioWindow(col, row, min(SIDE, width - col), min(SIDE, height - row))
-                    out.write(_valid(placed, clouds, has_mask, window).astype(np.uint8), 1, window=window)
+                    window = Window(row, col, min(SIDE, height - row), min(SIDE, width - col))
+                    out.write(valid(window).astype(np.uint8), 1, window=_to_rasterio(window))
     except RasterioError as error:
         raise GeosegError(f"The mask {output} could not be written: {error}") from error
     new.replace(output)
 
 
 def _valid(
-    placed: Sequence[tuple[Path, int]], clouds: CloudOptions, has_mask: bool, window: RasterioWindow
+    placed: Sequence[tuple[Path, int]], clouds: CloudOptions, has_mask: bool, window: Window
 ) -> NDArray[np.bool_]:
-    valid = np.ones((int(window.height), int(window.width)), np.bool_)
+    valid = np.ones(window.shape, np.bool_)
     for number, (path, band) in enumerate(placed):
         with ignore_not_georeferenced(), rasterio.open(path) as raster:
-            flags = raster.read(band, window=window)
-            known = raster.read_masks(band, window=window) != 0
+            flags = raster.read(band, window=_to_rasterio(window))
+            known = raster.read_masks(band, window=_to_rasterio(window)) != 0
         is_mask = has_mask and number == 0
         valid &= (known & (flags != 0)) if is_mask else (~clouds.hidden(flags) & known)
     return valid
@@ -157,6 +190,10 @@ def _check(source: str, band: int, *, flags: bool) -> None:
         raise InputError(f"{source} has {count} bands; there is no QA band {band}.")
     if flags and np.dtype(kind).kind not in "ui":
         raise InputError(f"Band {band} of {source} holds {kind}; a QA band holds whole numbers.")
+
+
+def _to_rasterio(window: Window) -> RasterioWindow:
+    return RasterioWindow(window.col, window.row, window.width, window.height)
 
 
 def _is_of(path: Path, made_from: str) -> bool:

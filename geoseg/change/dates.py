@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
@@ -15,8 +16,8 @@ from numpy.typing import NDArray
 from rasterio.errors import RasterioError
 
 from geoseg.catalog import open_named_reader
-from geoseg.change.align import Dated, Extent, common_grid, georef_of, is_on, resampled
-from geoseg.change.clouds import CloudOptions, write_valid_mask
+from geoseg.change.align import Dated, Extent, common_grid, cut, georef_of, is_on, resampled
+from geoseg.change.clouds import CloudOptions, write_mask_within, write_valid_mask
 from geoseg.change.detect import ChangeJob, ChangeOptions, map_indices
 from geoseg.change.matched import match_light
 from geoseg.change.radiometry import METHODS, Method, Radiometry
@@ -26,6 +27,7 @@ from geoseg.errors import InputError
 from geoseg.grid import Window
 from geoseg.legend import Legend
 from geoseg.models.pairs import AFTER, BEFORE
+from geoseg.raster.aoi import AreaOfInterest, read_aoi
 from geoseg.raster.disk import disk_errors
 from geoseg.raster.georeference import Georef, ignore_not_georeferenced
 from geoseg.raster.landcover import read_legend
@@ -33,6 +35,7 @@ from geoseg.raster.reader import SceneOptions
 
 log = logging.getLogger(__name__)
 Kind = Literal["auto", "scenes", "maps"]
+ROLES = ("before", "after")
 NOTED_PX = 0.5  # shifts beyond this and beyond their spread are worth a warning
 STRIP = 2**23  # pixels looked at at once, in whole rows
 
@@ -106,9 +109,20 @@ class Date:
     def name(self) -> str:
         return Path(self.given).name
 
-    def on(self, grid: Georef, vrt: Path, *, classes: bool, shift_px: tuple[float, float] = (0.0, 0.0)) -> Date:
-        """On a grid, by a VRT file where need be; `shift_px` are rows and columns by which it is moved."""
-        if is_on(self.georef, grid) and shift_px == (0.0, 0.0):
+    def on(
+        self, grid: Georef, vrt: Path, *, classes: bool, shift_px: tuple[float, float] = (0.0, 0.0), exact: bool = False
+    ) -> Date:
+        """On a grid, by a VRT file where need be.
+
+        Args:
+            grid: where it shall lie.
+            vrt: the file to write.
+            classes: whether values are classes.
+            shift_px: rows and columns by which it is moved.
+            exact: transforms that differ by a rounding are not the same.
+        """
+        is_there = is_on(self.georef, grid) and (not exact or self.georef.transform == grid.transform)
+        if is_there and shift_px == (0.0, 0.0):
             return self
         with disk_errors("putting dates on one grid", vrt.parent.parent):
             vrt.parent.mkdir(parents=True, exist_ok=True)
@@ -125,6 +139,7 @@ class Dates:
         legend: of class maps; None for scenes.
         options: how they come together.
         reading: what the scenes' files do not say.
+        aoi: polygons on the common grid, outside of which nothing counts; None where all does.
     """
 
     all: tuple[Date, ...]
@@ -132,6 +147,7 @@ class Dates:
     legend: Legend | None
     options: DateOptions = field(default_factory=DateOptions)
     reading: SceneOptions = field(default_factory=SceneOptions)
+    aoi: AreaOfInterest | None = None
 
     @property
     def before(self) -> Date:
@@ -144,6 +160,20 @@ class Dates:
     @property
     def are_maps(self) -> bool:
         return self.legend is not None
+
+    @property
+    def inputs(self) -> list[str | Path]:
+        """Files that are read, which no output may replace."""
+        masks = [self.options.clouds.mask_of(number) for number in range(len(self.all))]
+        others = *masks, self.reading.valid_mask, None if self.aoi is None else self.aoi.path
+        return [*(date.given for date in self.all), *(path for path in others if path)]
+
+    @cached_property
+    def pixels(self) -> int:
+        """Of the grid, or of it within the area of interest."""
+        if self.aoi is None:
+            return self.grid.shape[0] * self.grid.shape[1]
+        return sum(int(self.aoi.mask(strip).sum()) for strip in _strips(self.aoi.window))
 
     def reading_of(self, date: Date) -> SceneOptions:
         """What its files do not say, with its mask."""
@@ -168,12 +198,39 @@ class Dates:
         for number, (date, role) in enumerate(zip(self.all, roles, strict=True)):
             mask = write_valid_mask(date.given, number, self.options.clouds, self.grid, folder / f"{role}-mask.tif")
             vrt = folder / f"{role}.vrt"
-            placed.append(replace(date.on(self.grid, vrt, classes=self.are_maps), mask=mask))
+            there = date.on(self.grid, vrt, classes=self.are_maps, exact=self.aoi is not None)
+            placed.append(replace(there, mask=mask))
         found = replace(self, all=tuple(placed))
         if self.are_maps:
             return found
         others = zip(found.all[1:], roles[1:], strict=True)
         return replace(found, all=(found.before, *(found._towards_first(date, folder, role) for date, role in others)))
+
+    def within(self, folder: Path, roles: Sequence[str]) -> Dates:
+        """On the pixels that hold the area of interest, by small files in a folder; outside it all is hidden by masks.
+
+        Dates on their grid without an area stay as they are. Scenes are segmented before: a network looks beyond it.
+
+        Args:
+            folder: of those files.
+            roles: what the dates are called in it.
+
+        Raises:
+            InputError: no pixel has its center in the area.
+            GeosegError: a file could not be read or written.
+        """
+        if self.aoi is None:
+            return self
+        if not self.pixels:
+            raise InputError(f"No pixel has its center in the area of interest {self.aoi.path}; draw a larger one.")
+        grid, placed = cut(self.grid, self.aoi.window), []
+        with disk_errors("cutting dates to an area of interest", folder.parent):
+            folder.mkdir(parents=True, exist_ok=True)
+        for date, role in zip(self.all, roles, strict=True):
+            path = resampled(date.path, grid, folder / f"{role}-aoi.vrt", classes=self.are_maps)
+            mask = write_mask_within(self.aoi, date.mask, grid, folder / f"{role}-aoi-mask.tif")
+            placed.append(replace(date, path=str(path), mask=mask))
+        return replace(self, all=tuple(placed), grid=grid, reading=replace(self.reading, valid_mask=None))
 
     def _towards_first(self, date: Date, folder: Path, role: str) -> Date:
         """A scene with its shift against the first, moved and in the first's light if that is asked for."""
@@ -202,16 +259,16 @@ class Dates:
     def check_seen_together(self) -> None:
         """Raise an InputError where no pixel is known on both of two dates; most often the first strip tells."""
         reads = [self._known_of(date) for date in (self.before, self.after)]
-        seen, (height, width) = [0, 0], self.grid.shape
-        rows = max(1, STRIP // width)
-        for row in range(0, height, rows):
-            known = [read(Window(row, 0, min(rows, height - row), width)) for read in reads]
+        seen = [0, 0]
+        for strip in _strips(Window(0, 0, *self.grid.shape)):
+            known = [read(strip) for read in reads]
             if (known[0] & known[1]).any():
                 return
             seen = [total + int(part.sum()) for total, part in zip(seen, known, strict=True)]
+        where = "on the common grid" if self.aoi is None else f"within {self.aoi.path}"
         raise InputError(
-            f"No pixel is known on both dates: of {height * width:,} on the common grid, {self.before.name} shows "
-            f"{seen[0]:,} and {self.after.name} {seen[1]:,}. Give dates with less cloud, or other masks."
+            f"No pixel is known on both dates: of {self.pixels:,} {where}, {self.before.name} shows {seen[0]:,} and "
+            f"{self.after.name} {seen[1]:,}. Give dates with less cloud, or other masks."
         )
 
     def _known_of(self, date: Date) -> Callable[[Window], NDArray[np.bool_]]:
@@ -264,12 +321,13 @@ def open_dates(
     paths: Sequence[str | os.PathLike[str]],
     options: DateOptions | None = None,
     reading: SceneOptions | None = None,
+    aoi: str | Path | None = None,
 ) -> Dates:
-    """Look at dates and settle their grid.
+    """Look at dates and settle their grid; `aoi` is a file of polygons, as for `read_aoi`.
 
     Raises:
         InputError: they cannot be opened, are in the wrong order or of two kinds, have different legends, or do not
-            overlap; or their masks do not fit.
+            overlap; or their masks or the area of interest do not fit.
     """
     options, reading = options or DateOptions(), reading or SceneOptions()
     given = [os.fspath(path) for path in paths]
@@ -281,7 +339,8 @@ def open_dates(
     legend = shared_legend(found, options.kind)
     named = [Dated(date.name, date.georef) for date in found]
     grid = common_grid(named, extent=options.extent, resolution=options.resolution)
-    return Dates(found, grid, legend, options, reading)
+    area = None if aoi is None else read_aoi(aoi, shape=grid.shape, transform=grid.transform, crs=grid.crs)
+    return Dates(found, grid, legend, options, reading, area)
 
 
 def shared_legend(dates: Sequence[Date], kind: Kind) -> Legend | None:
@@ -318,6 +377,13 @@ def _has_legend(path: str) -> bool:
             return "GEOSEG_LEGEND" in raster.tags()
     except RasterioError as error:
         raise InputError(f"Cannot open {path}: {error}") from error
+
+
+def _strips(window: Window) -> Iterator[Window]:
+    """A window in whole rows, few enough to be looked at at once."""
+    rows = max(1, STRIP // max(1, window.width))
+    for row in range(window.row, window.row_stop, rows):
+        yield Window(row, window.col, min(rows, window.row_stop - row), window.width)
 
 
 def _told(legend: Legend) -> dict[int, str]:

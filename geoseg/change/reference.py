@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from geoseg.vector.points import read_points, write_points
 from geoseg.vector.sources import FileSource
 from geoseg.vector.trace import BACKGROUND
 
+log = logging.getLogger(__name__)
 STRIP = 2**24  # pixels read at once, in whole rows
 EXPECTED = 0.8  # user's accuracy of classes that nothing is said of
 STRATUM, REFERENCE = "stratum", "reference"  # columns
@@ -119,7 +121,8 @@ def draw_sample(
     """Draw pixels of a class map, stratified by its classes, and write them as points to be labelled.
 
     The points are in random order, so that those labelled first are a sample too. Columns: point_id, stratum and
-    map_class (the class of the map), reference (to be filled in), row, col.
+    map_class (the class of the map), reference (to be filled in), row, col. A warning says where there are fewer points
+    than asked for, in all or of a class.
 
     Args:
         path: class map.
@@ -165,7 +168,17 @@ def draw_sample(
     }
     points = gpd.GeoDataFrame(columns, geometry=shapely.points(x, y), crs=mapped.ground.crs)
     write_points(points, output, overwrite=overwrite)
+    _warn_of_fewer(sizes, given, n, least)
     return given
+
+
+def _warn_of_fewer(sizes: Mapping[str, int], given: Mapping[str, int], n: int, least: int) -> None:
+    if (drawn := sum(given.values())) < n:
+        whole = [f"{name} {count:,}" for name, count in given.items() if count == sizes[name]]
+        log.warning("%s points, not %s: the map has no more pixels of %s.", f"{drawn:,}", f"{n:,}", ", ".join(whole))
+    if few := [f"{name} {count:,}" for name, count in given.items() if count < min(least, sizes[name])]:
+        told = "%d points do not suffice for %d of each class (--least): %s; give more with --n, or a smaller --least."
+        log.warning(told, n, least, ", ".join(few))
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,7 +214,9 @@ class AreaSummary:
         return self.report.areas(1.0 if self.pixel_m2 is None else self.pixel_m2 / 1e4)
 
     def to_dict(self, confidence: float = 0.95) -> dict[str, Any]:
-        """All numbers as JSON values; None where the sample says nothing."""
+        """All numbers as JSON values; None where the sample says nothing. `low` and `high` are clipped to what can be:
+        accuracies and shares to 0..1, areas to 0..all.
+        """
         report, areas = self.report, self.areas()
         per_pixel = 1.0 if self.pixel_m2 is None else self.pixel_m2 / 1e4
         columns = zip(report.classes, report.users, report.producers, report.shares, areas, strict=True)
@@ -231,16 +246,18 @@ def estimate_from_points(
 
     Args:
         path: class map.
-        points: vector file of points with the true class in `column`; those without are left out.
+        points: vector file of points with the true class in `column`; those without are left out. `points.gpkg:sample`
+            is the layer `sample` of a file that has several.
         column: of the class.
         strata: class raster whose classes the points were drawn from; the map itself where None.
 
     Raises:
-        InputError: points lie outside, have an unknown class, or were drawn from other strata; both numbers are told.
+        InputError: the points cannot be read, lie outside, have an unknown class, or were drawn from other strata; or
+            several layers have the column and none is named. Both numbers are told.
     """
     mapped = ClassMap.of(path)
     drawn_from = mapped if strata is None else ClassMap.of(strata)
-    given = read_points(points, mapped.ground.crs)
+    given = read_points(points, mapped.ground.crs, column)
     if column not in given:
         raise InputError(f"{points} has no column {column!r}; it has {', '.join(given.columns.drop('geometry'))}.")
     labels = given[column].astype("string").str.strip().fillna("")

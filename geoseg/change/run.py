@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
 from affine import Affine
 
-from geoseg.change.dates import DateOptions, Dates, open_dates
+from geoseg.change.dates import ROLES, DateOptions, Dates, open_dates
 from geoseg.change.detect import ChangeJob, ChangeOptions, Matrix, is_done, read_matrix, write_change
 from geoseg.change.polygons import write_change_polygons
 from geoseg.change.radiometry import Radiometry
@@ -32,14 +32,16 @@ class ChangeSummary:
     Attributes:
         outputs: the files, finished.
         matrix: transitions between classes, in pixels and square metres.
-        shape: rows and columns of the common grid.
-        transform: of the common grid.
-        crs: of the common grid, as text.
+        shape: rows and columns of the common grid, or of the part that holds the area of interest.
+        transform: of the same.
+        crs: of the same, as text.
         shift: of the second date against the first, as estimated; None for class maps, or where nothing tells.
         is_corrected: whether the second date was moved by it.
         radiometry: how the second date was put in the light of the first; None where it was not.
         areas: by reference points, where they were given.
         up_to_date: the transitions were there already, made of the same dates with the same options.
+        folder: beside the output, of what is kept of both dates for the next run: how they lie on one grid, and of
+            scenes the land cover and probabilities; None where nothing is.
     """
 
     outputs: list[Path]
@@ -52,6 +54,7 @@ class ChangeSummary:
     radiometry: Radiometry | None = None
     areas: AreaSummary | None = None
     up_to_date: bool = False
+    folder: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,26 +88,28 @@ class ChangeOutputs:
         """The transitions last: where they are, all is there."""
         return [*([] if self.probability is None else [self.probability]), self.change]
 
-    def check(self, inputs: list[Path], *, overwrite: bool) -> None:
+    def check(self, inputs: Sequence[str | Path], *, overwrite: bool) -> None:
         """Raise an InputError where a file could not be written, before anything is computed."""
         for path in self.rasters:
             check_output(path, overwrite=overwrite, inputs=inputs)
         if self.polygons is not None:
             check_vector_output(self.polygons, overwrite=True, inputs=[*inputs, *self.rasters])
         if self.report is not None:
-            check_report(self.report)
+            check_report(self.report, [*inputs, *self.rasters])
 
 
-def check_report(path: Path) -> None:
-    """Raise an InputError where a report could not be written."""
+def check_report(path: Path, inputs: Sequence[str | Path]) -> None:
+    """Raise an InputError where a report, or its figures, could not be written or would replace an input."""
     if path.suffix.lower() not in (".html", ".htm"):
         raise InputError(f"A report is an HTML file; {path.name} does not end in .html.")
     if not path.parent.is_dir():
         raise InputError(f"The folder {path.parent} of the report does not exist; make it first.")
+    for file in (path, path.with_suffix(".json")):
+        check_output(file, overwrite=True, inputs=inputs, suffixes=(".html", ".htm", ".json"))
 
 
 class SegmentDates(Protocol):
-    """Segments both dates into a folder, and says what is to be compared."""
+    """Segments both dates on the common grid into a folder, and says what is to be compared."""
 
     def __call__(self, dates: Dates, folder: Path, options: ChangeOptions) -> ChangeJob: ...
 
@@ -114,7 +119,7 @@ class Compared:
     """Two dates, compared.
 
     Attributes:
-        dates: both, on the grid.
+        dates: both, on the grid of the outputs.
         job: what was compared.
         matrix: transitions between classes.
         outputs: where everything is.
@@ -152,6 +157,7 @@ class Compared:
             after.radiometry,
             self.areas,
             self.up_to_date,
+            self.outputs.folder if self.outputs.folder.is_dir() else None,
         )
 
 
@@ -164,18 +170,27 @@ class Told:
         change: what counts as change.
         reading: what the scenes' files do not say.
         overwrite: replace outputs that exist.
+        aoi: file of polygons, outside of which nothing counts; None where all does.
     """
 
     dates: DateOptions
     change: ChangeOptions
     reading: SceneOptions
     overwrite: bool = False
+    aoi: str | Path | None = None
+
+    def open(self, pair: tuple[Given, Given]) -> Dates:
+        """See `open_dates`."""
+        return open_dates(pair, self.dates, self.reading, self.aoi)
 
 
 def compare_dates(
     pair: tuple[Given, Given], outputs: ChangeOutputs, told: Told, segment: SegmentDates, progress: Progress
 ) -> Compared:
     """Compare two dates and write what is wanted; what is there already stays.
+
+    With an area of interest, outputs are on the part of the common grid that holds it, and nodata outside. A part of
+    change that its border cuts counts by what lies within.
 
     Args:
         pair: the dates, the earlier first.
@@ -188,19 +203,20 @@ def compare_dates(
         InputError: the dates, an option or an output cannot be used.
         GeosegError: reading, computing or writing failed; finished blocks are kept.
     """
-    inputs = [Path(path) for path in pair]
-    outputs.check(inputs, overwrite=True)
+    given = told.open(pair)
+    outputs.check(given.inputs, overwrite=True)
     with gone_if_refused(outputs.folder):
-        dates = open_dates(pair, told.dates, told.reading).on_grid(outputs.folder, ("before", "after"))
+        whole = given.on_grid(outputs.folder, ROLES)
+        dates = whole.within(outputs.folder, ROLES)
         dates.check_seen_together()
-    job = dates.job(told.change) if dates.are_maps else segment(dates, outputs.folder, told.change)
+    job = dates.job(told.change) if dates.are_maps else segment(whole, outputs.folder, told.change)
     kept = outputs  # polygons of posteriors tell how probable they are
     if outputs.polygons is not None and outputs.probability is None and job.is_posterior:
         kept = replace(outputs, probability=outputs.folder / "probability.tif")
     if up_to_date := is_done(job, kept.rasters):
         matrix = read_matrix(outputs.change)
     else:
-        outputs.check(inputs, overwrite=told.overwrite)
+        outputs.check(given.inputs, overwrite=told.overwrite)
         matrix = write_change(
             job,
             kept.change,

@@ -25,7 +25,7 @@ from geoseg.grid import Block, Window
 from geoseg.legend import NODATA, Legend, LegendClass
 from geoseg.raster.blocks import BlockLayout
 from geoseg.raster.cog import Layer, is_current, write_cog
-from geoseg.raster.disk import disk_errors, publish_bytes
+from geoseg.raster.disk import check_output, disk_errors, publish_bytes
 from geoseg.raster.georeference import Georef, ignore_not_georeferenced
 from geoseg.raster.landcover import run_tags
 from geoseg.raster.reader import SceneOptions
@@ -35,6 +35,7 @@ from geoseg.vector.measure import Ground
 log = logging.getLogger(__name__)
 BLOCK = 1024
 LAYERS = ("changes", "first_change", "last_change", "most_frequent")
+TABLES = ("areas.csv", "areas.json")
 SERIES = "GEOSEG_SERIES"
 EARLY, MIDDLE, LATE = (68, 1, 84), (33, 145, 140), (253, 231, 37)  # colours of first, middle and last date
 GRAY = "#dedede"
@@ -52,6 +53,12 @@ class Stack:
     dates: Dates
     folder: Path
 
+    def check_outputs(self) -> None:
+        """Raise an InputError where a file that is written could not be, or would replace one that is read."""
+        maps = [] if self.dates.are_maps else [self.map_path(number) for number in range(len(self.dates.all))]
+        for path in (*maps, *(self.folder / name for name in (*(f"{layer}.tif" for layer in LAYERS), *TABLES))):
+            check_output(path, overwrite=True, inputs=self.dates.inputs, suffixes=(".tif", ".csv", ".json"))
+
     @property
     def times(self) -> tuple[str, ...]:
         return tuple(date.time or str(number) for number, date in enumerate(self.dates.all, 1))
@@ -67,11 +74,19 @@ class Stack:
         assert known is not None
         maps = tuple(self.map_path(number) for number in range(len(self.dates.all)))
         masks = tuple(date.mask for date in self.dates.all)
-        return StackJob(maps, masks, self.times, self.dates.grid, known, dict(made_from or {}))
+        return StackJob(maps, masks, self.times, self.dates.grid, known, dict(made_from or {}), self.dates.pixels)
+
+    def within(self) -> Stack:
+        """On the pixels that hold the area of interest, see `Dates.within`."""
+        return replace(self, dates=self.dates.within(self.folder / "dates", self.times))
 
 
 def open_stack(
-    paths: Sequence[str | os.PathLike[str]], folder: Path, options: DateOptions, reading: SceneOptions
+    paths: Sequence[str | os.PathLike[str]],
+    folder: Path,
+    options: DateOptions,
+    reading: SceneOptions,
+    aoi: str | Path | None = None,
 ) -> Stack:
     """Put dates on one grid, by small files in a folder where need be.
 
@@ -84,7 +99,7 @@ def open_stack(
             f"A stack of files has 2 to {MOST_IN_A_BYTE} dates, not {len(paths)}; take fewer, or geoseg.segment_stack "
             f"and geoseg.stack_history, which go to {MOST_DATES}."
         )
-    stack = Stack(open_dates(paths, options, reading), folder)
+    stack = Stack(open_dates(paths, options, reading, aoi), folder)
     return replace(stack, dates=stack.dates.on_grid(folder / "dates", stack.times))
 
 
@@ -99,6 +114,7 @@ class StackJob:
         grid: of all.
         legend: of all.
         made_from: names and digests of what the maps come from.
+        pixels: of the grid, or of it within the area of interest, outside of which masks hide all.
     """
 
     maps: tuple[Path, ...]
@@ -107,6 +123,7 @@ class StackJob:
     grid: Georef
     legend: Legend
     made_from: Mapping[str, str]
+    pixels: int
 
     @property
     def ground(self) -> Ground:
@@ -184,7 +201,7 @@ class Series:
         names: of the classes.
         pixels: (date, class).
         m2: (date, class) square metres; pixels where there is no CRS.
-        total: pixels of the grid.
+        total: pixels of the grid, or of it within the area of interest.
     """
 
     times: tuple[str, ...]
@@ -195,7 +212,7 @@ class Series:
 
     @property
     def known(self) -> NDArray[np.float64]:
-        """(date,) share of the grid that was seen."""
+        """(date,) share of them that was seen."""
         return np.asarray(self.pixels.sum(1) / self.total)
 
     def to_dict(self) -> dict[str, Any]:
@@ -216,7 +233,7 @@ class Series:
         return cls(tuple(told["times"]), tuple(told["classes"]), pixels, m2, told["total_pixels"])
 
     def to_csv(self) -> str:
-        """A row for each date and class; `known` is the share of the grid that was seen on that date."""
+        """A row for each date and class; `known` is the share of `total` that was seen on that date."""
         text = io.StringIO()
         rows = csv.writer(text, lineterminator="\n")
         rows.writerow(("time", "class", "pixels", "area_m2", "known"))
@@ -233,7 +250,7 @@ class StackSummary:
     Attributes:
         outputs: the files, finished.
         series: areas by date and class.
-        grid: of all dates.
+        grid: of the rasters.
         up_to_date: the rasters were there already, made of the same dates.
     """
 
@@ -260,7 +277,7 @@ def write_stack(
     else:
         _check_outputs(outputs, overwrite)
         series = _computed(job, layers, workers, overwrite, progress)
-    tables = [folder / "areas.csv", folder / "areas.json"]
+    tables = [folder / name for name in TABLES]
     with disk_errors("writing the areas", folder):
         publish_bytes(tables[0], series.to_csv().encode())
         publish_bytes(tables[1], (json.dumps(series.to_dict(), indent=1) + "\n").encode())
@@ -278,8 +295,7 @@ def _computed(
         compute_blocks(staging, StackBlock(job, staging.writer()), workers=workers, progress=progress)
         notes = list(staging.notes().values())
         pixels, m2 = (np.sum([note[name] for note in notes], axis=0) for name in ("pixels", "m2"))
-        total = job.grid.shape[0] * job.grid.shape[1]
-        series = Series(job.times, job.legend.names, pixels.astype(np.int64), m2, total)
+        series = Series(job.times, job.legend.names, pixels.astype(np.int64), m2, job.pixels)
         told = {SERIES: json.dumps(series.to_dict())}
         for layer in layers:
             write_cog(staging, replace(layer, tags={**layer.tags, **told}), job.grid, threads=os.cpu_count() or 1)

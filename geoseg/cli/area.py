@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 
 def area(
     class_map: Annotated[Path, typer.Argument(help="Land cover or change, as a class raster.")],
-    reference: Annotated[Path, typer.Option("--reference", help="Labelled points, as from `geoseg sample`.")],
+    reference: Annotated[
+        str, typer.Option("--reference", help="Labelled points, as from `geoseg sample`: FILE, or FILE:LAYER.")
+    ],
     column: Annotated[str, typer.Option(help="Column of the true class.")] = "reference",
     strata: Annotated[
         Path | None, typer.Option(help="Class raster that the points were drawn from, if not CLASS_MAP.")

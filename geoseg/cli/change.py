@@ -48,7 +48,11 @@ def change(
     reading: SceneOptions,
     run: RunOptions,
 ) -> None:
-    """Compare two dates: a raster of transitions, polygons with from and to, and a transition matrix."""
+    """Compare two dates: a raster of transitions, polygons with from and to, and a transition matrix.
+
+    With --aoi only what lies within its polygons counts, and rasters are cut to them. OUTPUT-dates beside the output
+    keeps both dates on one grid, and of scenes their land cover and probabilities, so that a next run finds them.
+    """
     from geoseg.change.detect import ChangeOptions
     from geoseg.over_time import change_files, change_pairs
 
@@ -117,19 +121,21 @@ def _text(summary: ChangeSummary) -> str:
         lines.append(f"shift  {told}; {state}")
     if summary.radiometry is not None:
         lines.append(f"light  {summary.radiometry.told()}")
-    matrix, unit = summary.matrix, "ha" if summary.crs is not None else "px"
-    scale = 1e4 if summary.crs is not None else 1.0
+    matrix, (unit, scale, digits) = summary.matrix, ("ha", 1e4, 4) if summary.crs is not None else ("px", 1.0, 0)
     changes = [
         (matrix.m2[i, j] / scale, f"{one} to {other}")
         for i, one in enumerate(matrix.names)
         for j, other in enumerate(matrix.names)
         if i != j and matrix.pixels[i, j]
     ]
-    lines += [f"{area:12.4f} {unit}  {name}" for area, name in sorted(changes, reverse=True)[:MOST_LINES]]
-    lines.append(f"{sum(area for area, _ in changes):12.4f} {unit}  changed, of {matrix.m2.sum() / scale:.4f} {unit}")
+    lines += [f"{area:12.{digits}f} {unit}  {name}" for area, name in sorted(changes, reverse=True)[:MOST_LINES]]
+    changed, of_all = sum(area for area, _ in changes), matrix.m2.sum() / scale
+    lines.append(f"{changed:12.{digits}f} {unit}  changed, of {of_all:.{digits}f} {unit}")
     if summary.areas is not None:
         from geoseg.cli.area import text_of
 
         lines.append(text_of(summary.areas, 0.95))
+    if summary.folder is not None:
+        lines.append(f"kept   {summary.folder}: both dates on one grid, from which the same command goes on")
     state = " (up to date)" if summary.up_to_date else ""
     return "\n".join([*lines, f"{', '.join(map(str, summary.outputs))}{state}"])

@@ -28,7 +28,10 @@ def stack(
     reading: SceneOptions,
     run: RunOptions,
 ) -> None:
-    """Class maps of many dates on one grid, areas by date, first and last change, changes, most frequent class."""
+    """Class maps of many dates on one grid, areas by date, first and last change, changes, most frequent class.
+
+    With --aoi only what lies within its polygons counts, and rasters are cut to them.
+    """
     from geoseg.over_time import stack_files
 
     with options.progress_bar() as progress:
@@ -47,11 +50,11 @@ def stack(
 
 def _text(summary: StackSummary) -> str:
     series, (height, width) = summary.series, summary.grid.shape
-    unit, size = ("ha", 1e4) if summary.grid.crs is not None else ("px", 1.0)
+    unit, size, digits = ("ha", 1e4, 2) if summary.grid.crs is not None else ("px", 1.0, 0)
     lines = [f"grid   {width} x {height} px, {summary.grid.crs or 'no CRS'}"]
     wide = max(len(time) for time in series.times)
     lines.append(f"{'':<{wide}}  {'known':>6}" + "".join(f"  {name:>14}" for name in series.names) + f"  {unit}")
     for time, known, areas in zip(series.times, series.known, series.m2, strict=True):
-        lines.append(f"{time:<{wide}}  {known:>6.1%}" + "".join(f"  {area / size:>14,.2f}" for area in areas))
+        lines.append(f"{time:<{wide}}  {known:>6.1%}" + "".join(f"  {area / size:>14,.{digits}f}" for area in areas))
     state = " (up to date)" if summary.up_to_date else ""
     return "\n".join([*lines, f"{', '.join(map(str, summary.outputs))}{state}"])

@@ -10,6 +10,7 @@ import xarray as xr
 from dask.delayed import delayed
 from numpy.typing import NDArray
 
+from geoseg.errors import InputError
 from geoseg.grid import Window, needed
 from geoseg.inference.fit import check_gsd, normalization_for, used_bands
 from geoseg.inference.plan import Plan, RunOptions
@@ -37,15 +38,17 @@ def segment(
         float32; NaN and the legend's nodata where the scene has none. `class_map.attrs["legend"]` holds the legend.
 
     Raises:
-        InputError: bands, dtype or resolution do not fit the model.
+        InputError: bands, dtype or resolution do not fit the model, or an area of interest is given.
     """
+    run = run or RunOptions()
+    if run.aoi is not None:
+        raise InputError("An array takes no area of interest: clip it first, or segment its file with segment_file.")
     scene = normalized(scene, SceneOptions())
     card = model.card
     bands = used_bands(card, [str(name) for name in scene.band.values])
     check_gsd(card, scene.attrs.get("gsd_m"))
     scale, offset = scene.attrs.get("scale"), scene.attrs.get("offset")
     normalization = normalization_for(card, bands, str(scene.dtype), scale=scale, offset=offset)
-    run = run or RunOptions()
     model = pooled(model, run.pool or pool_factor(card, scene.attrs.get("gsd_m")))
     plan = Plan.of((scene.sizes["y"], scene.sizes["x"]), model.card, run)
     segmenter = Segmenter(plan.grid, normalization, Predictor(model, plan.backend), probabilities=probabilities)

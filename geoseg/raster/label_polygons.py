@@ -208,9 +208,7 @@ def find_layer(given: str | os.PathLike[str]) -> Layer | None:
     Raises:
         InputError: the file does not exist, or has several layers of which none is named.
     """
-    text = os.fspath(given)
-    file, _, wanted = text.rpartition(":")
-    path, name = (Path(file), wanted) if not Path(text).exists() and file and Path(file).exists() else (Path(text), "")
+    path, name = split_layer(given)
     suffix = path.suffix.lower()
     if suffix in RASTERS:
         return None
@@ -223,6 +221,13 @@ def find_layer(given: str | os.PathLike[str]) -> Layer | None:
     except DataSourceError:
         return None
     return _named(path, name, layers)
+
+
+def split_layer(given: str | os.PathLike[str]) -> tuple[Path, str]:
+    """File and layer of `file:layer`, the layer empty where none is named; a colon in the name of a file counts not."""
+    text = os.fspath(given)
+    file, _, layer = text.rpartition(":")
+    return (Path(file), layer) if not Path(text).exists() and file and Path(file).exists() else (Path(text), "")
 
 
 def _named(path: Path, wanted: str, layers: Sequence[str]) -> Layer | None:

@@ -141,7 +141,7 @@ class ChangeReport:
             "pixels": matrix.pixels.tolist(),
             "areas": matrix.m2.round(3).tolist(),
             "estimated": None if areas is None else areas.to_dict(),
-            "unknown_pixels": grid.shape[0] * grid.shape[1] - known,
+            "unknown_pixels": self.dates.pixels - known,
             "options": {
                 "prior": None if self.dates.are_maps else self.options.prior,
                 "threshold": None if self.dates.are_maps else self.options.threshold,
@@ -253,11 +253,13 @@ class ChangeReport:
         return f"{told} The second date lies {length:.2f} px{metres} beside the first, {state}.{light}"
 
     def _left_out(self) -> str:
-        total = self.dates.grid.shape[0] * self.dates.grid.shape[1]
+        total = self.dates.pixels
         unknown = total - int(self.matrix.pixels.sum())
-        told = [f"{unknown:,} of {total:,} pixels are not known on both dates"]
-        for date in (self.dates.before, self.dates.after):
-            if date.mask is not None:
+        where = "" if self.dates.aoi is None else " within the area of interest"
+        told = [f"{unknown:,} of {total:,} pixels{where} are not known on both dates"]
+        clouds = self.dates.options.clouds
+        for number, date in enumerate((self.dates.before, self.dates.after)):
+            if clouds.qa_band is not None or clouds.mask_of(number) is not None:
                 told.append(f"clouds of {date.name} are masked")
         if self.options.min_area_m2:
             told.append(f"changes smaller than {self.options.min_area_m2:g} m² do not count")
