@@ -354,13 +354,44 @@ def _load_yaml(content: bytes) -> Any:
 
 
 def _first_fault(error: ValidationError) -> str:
-    fault = error.errors()[0]
+    """The first; where several forms are allowed, of the form that it came closest to."""
+    faults = error.errors()
+    fault = max((one for one in faults if one["loc"][:1] == faults[0]["loc"][:1]), key=lambda one: len(one["loc"]))
     drivers = ("rasterio", "geoseg_synthetic")
-    where = ".".join(str(part) for part in fault["loc"] if part not in drivers) or "the whole file"
-    problem = {"extra_forbidden": "unknown key", "missing": "this key is missing"}.get(fault["type"])
+    parts = (str(part) for part in fault["loc"] if part not in drivers)
+    where = ".".join(part for part in parts if "[" not in part) or "the whole file"  # types of Python have brackets
+    problem = _in_plain_words(fault["type"], fault["input"], fault.get("ctx", {}))
     if fault["type"].startswith("union_tag"):
         problem = f"driver is one of {', '.join(drivers)}"
-    return f"{where}: {problem or fault['msg']}"
+    return f"{where}: {problem or fault['msg'].removeprefix('Value error, ')}"
+
+
+def _in_plain_words(kind: str, given: Any, limits: Mapping[str, Any]) -> str | None:
+    """What pydantic says in words of Python; None where its own will do."""
+    match kind:
+        case "extra_forbidden":
+            return "unknown key"
+        case "missing":
+            return "this key is missing"
+        case "too_short":
+            return f"it needs {limits['min_length']} or more entries, not {limits['actual_length']}"
+        case "string_too_short":
+            return "it is empty"
+        case "model_type" | "model_attributes_type" | "dict_type" | "dataclass_type":
+            return f"keys with values are needed (key: value), not {_shown(given)}"
+        case "list_type" | "tuple_type":
+            return f"a list is needed ([...], or a line with - for each entry), not {_shown(given)}"
+        case "string_pattern_mismatch" if limits["pattern"].startswith("^#"):
+            return f"a color is written as in '#1b7837', not {_shown(given)}"
+        case "string_pattern_mismatch":
+            space = ", spaces" if " " in limits["pattern"] else ""
+            signs = f"letters, digits{space} and _ . -"
+            return f"a name has {signs}, begins with a letter or digit, and is not too long; {_shown(given)} is none"
+    return None
+
+
+def _shown(given: Any) -> str:
+    return {list: "a list", dict: "keys with values", type(None): "nothing"}.get(type(given), repr(given)[:60])
 
 
 def _one_line(error: Exception) -> str:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from geoseg.errors import InputError
 from geoseg.raster.cog import Layer, is_current, write_cog
-from geoseg.raster.disk import check_disk_space, check_output, work_folder
+from geoseg.raster.disk import check_disk_space, check_output, check_writable, work_folder
 from geoseg.raster.staging import Staging, canonical_json, digest_of, discard_leftovers
 
 if TYPE_CHECKING:  # torch and numba load where they are needed
@@ -91,6 +91,7 @@ def segment_file(
         InputError: the scene, the model, an option or an output cannot be used; nothing was written.
         GeosegError: reading, computing or writing failed; finished blocks are kept.
     """
+    _check_named(output, confidence, probabilities, polygons)
     kept = confidence is not None, probabilities is not None
     job, run = _job(scene, model, reading, run, kept)
     layers = job.layers(Path(output), confidence, probabilities)
@@ -150,6 +151,7 @@ class Forecast:
 def plan_file(
     scene: Scene,
     *,
+    output: str | os.PathLike[str] | None = None,
     model: str | os.PathLike[str] | Model = "landcover-rgb",
     confidence: bool = False,
     probabilities: bool = False,
@@ -161,6 +163,7 @@ def plan_file(
 
     Args:
         scene: as for `segment_file`.
+        output: where the run would write, one that is there being replaced; None where that is not settled.
         model: as for `segment_file`.
         confidence: whether it would be written.
         probabilities: whether they would be written.
@@ -169,11 +172,14 @@ def plan_file(
         calibrate: time one chip from the middle of the scene.
 
     Raises:
-        InputError: the scene, the model or an option cannot be used.
+        InputError: the scene, the model, an option or the output cannot be used.
     """
     job, run = _job(scene, model, reading, run, (confidence, probabilities))
-    seconds = job.seconds_of_a_chip() if calibrate and run.scheduler is None else None
     extent = job.extent
+    if output is not None:
+        check_output(Path(output), overwrite=True, inputs=job.inputs)
+        check_disk_space(Path(output), raster_bytes=extent.area * job.load.layers)
+    seconds = job.seconds_of_a_chip() if calibrate and run.scheduler is None else None
     chips = len(job.plan.grid.cores(extent))
     return Forecast(
         extent.shape,
@@ -210,6 +216,7 @@ def vectorize_file(
     """
     from geoseg.vector import vectorize_raster
 
+    _check_named(output)
     told = partial(progress or _silent, "vectorize")
     return vectorize_raster(os.fspath(landcover), Path(output), options, overwrite=overwrite, progress=told)
 
@@ -264,6 +271,7 @@ def pseudo_label(
     from geoseg.models import load_model
     from geoseg.training.pseudo import least_confidence, read_kept, write_pseudo_labels
 
+    _check_named(output)
     output, loaded, told = Path(output), load_model(model), progress or _silent
     legend = loaded.card.legend
     least = least_confidence(legend, threshold, thresholds or {})
@@ -289,7 +297,9 @@ def pseudo_label(
             overwrite=overwrite,
             progress=partial(told, "keep"),
         )
-    if not any(kept.kept):
+    if not any(kept.predicted):
+        log.warning("Nothing of the scene is measured, so that %s has no label; look at it with geoseg info.", output)
+    elif not any(kept.kept):
         log.warning("No pixel of %s is sure enough to be a label; give a lower threshold.", output)
     return PseudoLabels(output, kept)
 
@@ -307,13 +317,21 @@ def run_demo(folder: str | os.PathLike[str], *, small: bool = False, progress: P
     """The main job on the catalogue's demo scene: land cover, confidence, polygons and a picture in a folder.
 
     Outputs of an earlier demo in that folder are replaced.
+
+    Raises:
+        InputError: the folder cannot be made or written.
     """
     from geoseg.catalog import default_catalog, open_named_reader
     from geoseg.vector import VectorOptions
     from geoseg.view import draw_side_by_side
 
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        reason = os.strerror(error.errno or 0).lower()
+        raise InputError(f"The folder {folder} cannot be made ({reason}); choose another.") from None
+    check_writable(folder, "folder")
     landcover, confidence = folder / "landcover.tif", folder / "confidence.tif"
     polygons, picture = folder / "polygons.gpkg", folder / "demo.png"
     steps: list[Step] = []
@@ -458,6 +476,13 @@ def _warn_of_seams(job: Job, seams: Seams) -> None:
         seams.largest_difference,
         remedy,
     )
+
+
+def _check_named(*outputs: str | os.PathLike[str] | None) -> None:
+    """Refuse an empty name, which is that of the folder one is in."""
+    for output in outputs:
+        if output is not None and not Path(output).name:
+            raise InputError(f"An output needs the name of a file, as in landcover.tif; {os.fspath(output)!r} is none.")
 
 
 def _check_outputs(job: Job, layers: list[Layer], overwrite: bool) -> None:

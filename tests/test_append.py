@@ -220,3 +220,22 @@ def test_geoparquet_readers_find_the_covering_boxes(tmp_path: Path, rasters: lis
     count, area = duckdb.connect().execute(query).fetchall()[0]
     assert count == expected
     assert area == pytest.approx(polygons.area_m2[polygons.geometry.bounds.minx < middle].sum())
+
+
+def test_rows_with_a_date_join_a_layer_without(tmp_path: Path, rasters: list[Path]) -> None:
+    """The column is added, empty where nothing was known; what `--append` advises is then possible."""
+    output = tmp_path / "p.gpkg"
+    vectorize_raster(rasters[0], output)
+    before = layers_of(output)
+    with pytest.raises(InputError, match="or --date to tell another date"):
+        vectorize_raster(rasters[0], output, VectorOptions(append=True, classes=["water"]))
+    vectorize_raster(rasters[0], output, VectorOptions(append=True, classes=["water"], date="2024-06-30"))
+    found = layers_of(output)
+    dates = found["water"].date.astype(str).str[:10]
+    assert (dates == "2024-06-30").sum() == len(before["water"]) == (found["water"].date.isna()).sum()
+    assert pyogrio.read_info(output, layer="water")["dtypes"].tolist()[-1] == "datetime64[D]"
+    assert list(found["building"].columns) == list(before["building"].columns)
+    vectorize_raster(rasters[1], output, VectorOptions(append=True, classes=["water"], date="2024-06-30"))
+    assert set(layers_of(output)["water"].source) == {"0.tif", "1.tif"}
+    with closing(sqlite3.connect(output)) as database:
+        assert database.execute("PRAGMA integrity_check").fetchone() == ("ok",)

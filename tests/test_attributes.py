@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import datetime as dt
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ import pytest
 import rasterio
 import rasterio.features
 from affine import Affine
+from numpy.typing import NDArray
 from scene_files import write
 from test_pipeline import by_index, index_scene
 from test_shapes import blobs
@@ -133,3 +136,41 @@ def test_two_rasters_of_one_name_are_refused(tmp_path: Path) -> None:
     others = [write(tmp_path / name, np.ones((1, 20, 20)), transform=UTM) for name in ("dem.tif", "b/dem.tif")]
     with pytest.raises(InputError, match="'dem_max'; rename"):
         vectorize_raster(raster, tmp_path / "p.gpkg", VectorOptions(stats=others))
+
+
+def holed(rows: int, cols: int) -> NDArray[np.uint8]:
+    """One class with holes of another all over, so that some touch whatever line polygons are read along."""
+    values = np.ones((rows, cols), np.uint8)
+    values[1:-1:3, 1:-1:2] = 2
+    return values
+
+
+STATISTICS_APART = """
+import sys
+from geoseg.vector import VectorOptions, vectorize_raster, zonal
+zonal._CELLS = int(sys.argv[4])
+vectorize_raster(sys.argv[1], __import__("pathlib").Path(sys.argv[2]), VectorOptions(stats=[sys.argv[3]]))
+"""
+
+
+@pytest.mark.parametrize("origin", [(0, 0), (7, 9)], ids=["upper left", "inside"])
+@pytest.mark.parametrize("cells", [2**22, 100], ids=["whole", "in pieces"])
+def test_holes_beside_the_raster_or_a_piece_crash_nothing(tmp_path: Path, origin: tuple[int, int], cells: int) -> None:
+    """exactextract 0.3.0 dies of a hole that touches what it looks at from outside; NumPy is the oracle."""
+    values = holed(42, 41)
+    raster = write_raster(tmp_path / "cover.tif", values, UTM, nodata=255)
+    row, col = origin
+    part = np.random.default_rng(0).normal(size=(1, 28, 27)).astype(np.float32)
+    other = write(tmp_path / "dem.tif", part, transform=UTM @ Affine.translation(col, row))
+    arguments = [str(raster), str(tmp_path / "p.parquet"), str(other), str(cells)]
+    run = subprocess.run([sys.executable, "-c", STATISTICS_APART, *arguments], capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    found = read(tmp_path / "p.parquet")
+    measured = np.full(values.shape, np.nan, np.float32)
+    measured[row : row + 28, col : col + 27] = part[0]
+    pixels = rasterio.features.rasterize(zip(found.geometry, found.index, strict=True), values.shape, -1, transform=UTM)
+    for index in found.index:
+        inside = measured[(pixels == index) & np.isfinite(measured)].astype(np.float64)
+        expected = [statistic(inside) if inside.size else np.nan for statistic in STATISTICS.values()]
+        np.testing.assert_allclose([found[f"dem_{name}"][index] for name in STATISTICS], expected, rtol=1e-6, atol=1e-9)
+    assert 0 < found.dem_mean.isna().sum() < len(found)

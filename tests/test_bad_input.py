@@ -162,10 +162,14 @@ def test_an_unknown_model(case: Case) -> None:
         ("--chip", 8, ("8", "at least 68")),
         ("--bands", "red:1", ("--bands", "red:1")),
         ("--bands", "red=9,green=2,blue=3", ("9", "3")),
+        ("--bands", "red=1,green=2,red=3", ("--bands", "'red' 2 times", "once")),
+        ("--simplify", 3, ("--simplify is for polygons", "--polygons")),
+        ("--fill-holes", 3, ("--fill-holes is for polygons", "--polygons")),
+        ("--classes", "water", ("--classes is for polygons", "--polygons")),
         ("--gsd", -1, ("-1",)),
         ("--gsd", "nan", ("nan",)),
         ("--scale", 0, ("0",)),
-        ("--valid-mask", "gone.tif", ("gone.tif", "does not exist")),
+        ("--valid-mask", "gone.tif", ("gone.tif does not exist. Check the path.",)),
         ("--aoi", "gone.gpkg", ("gone.gpkg", "does not exist")),
     ],
 )
@@ -208,6 +212,22 @@ def test_a_read_only_output_folder(case: Case, monkeypatch: pytest.MonkeyPatch) 
         case.output.parent.chmod(0o700)
     assert code == 2
     assert "cannot be written" in told
+
+
+def test_an_output_without_a_name(case: Case) -> None:
+    case.refused(case.run("segment", case.scene, "-o", "", "--model", case.model), "name of a file", "'.' is none")
+    case.refused(case.segment("--confidence", ""), "name of a file")
+
+
+@pytest.mark.parametrize("command", [["demo", "--small"], ["export", "spectral-index", "-o"]], ids=["demo", "export"])
+def test_folders_that_cannot_be_made(case: Case, command: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("geoseg.models.export.FORMATS", {"onnx": None})  # nothing is computed before
+    case.refused(case.run(*command, case.scene), "scene.tif", "file")
+    folder = case.folder / "read-only"
+    folder.mkdir(mode=0o500)
+    if os.geteuid() == 0:  # permissions say nothing to root: a folder of the kernel's then
+        folder = Path("/proc")
+    case.refused(case.run(*command, folder / "new"), str(folder), "choose another")
 
 
 def test_an_output_that_is_an_input(case: Case) -> None:

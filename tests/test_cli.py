@@ -94,6 +94,22 @@ def test_plan_says_what_segment_does(geoseg: Geoseg, tmp_path: Path) -> None:
     assert re.search(r"seams: 0\.00 % of \d+ pixels sampled", done.out)
 
 
+def test_plan_takes_the_command_of_segment(geoseg: Geoseg, tmp_path: Path) -> None:
+    """Word for word: the confidence is counted, and none of the files is written or taken for a scene."""
+    scene, model = write_rgb(tmp_path / "scene.tif", (300, 400)), save_tiny(tmp_path / "tiny")
+    alone = geoseg("plan", scene, "--model", model, *CPU)
+    outputs = {name: tmp_path / file for name, file in (("-o", "a.tif"), ("--confidence", "b.tif"))}
+    more = ["--polygons", tmp_path / "p.gpkg", "--classes", "water", "--overwrite"]
+    arguments = [part for pair in outputs.items() for part in pair]
+    told = geoseg("plan", scene, *arguments, *more, "--model", model, *CPU)
+    assert (told.code, told.err) == (0, "")
+    assert "400 x 300 px, 0.1 MB" in alone.out
+    assert "400 x 300 px, 0.2 MB" in told.out
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["scene.tif", "tiny"]
+    nowhere = geoseg("plan", scene, "-o", tmp_path / "gone" / "a.tif", "--model", model, *CPU)
+    assert (nowhere.code, "does not exist; create it first" in nowhere.err) == (2, True)
+
+
 def test_help_is_instant_and_loads_nothing_heavy() -> None:
     probe = (
         "import sys; sys.argv = ['geoseg', 'segment', '--help']\n"
@@ -154,6 +170,22 @@ def test_info_is_readable_and_json(tmp_path: Path, geoseg: Geoseg) -> None:
     assert facts["models"]["spectral-index"] == ""
 
 
+@pytest.mark.parametrize(
+    ("bands", "advice"),
+    [
+        (3, {"landcover-rgb": "--bands red=1,green=2,blue=3.", "spectral-index": "--bands green=N,red=N,nir=N."}),
+        (2, {"landcover-rgb": "or give the files of the others too."}),
+        (4, dict.fromkeys(("landcover-rgb", "spectral-index"), "--bands red=1,green=2,blue=3,nir=4.")),
+    ],
+)
+def test_info_advises_bands_that_may_be_there(
+    tmp_path: Path, geoseg: Geoseg, bands: int, advice: dict[str, str]
+) -> None:
+    scene = write(tmp_path / "scene.tif", np.zeros((bands, 40, 40), np.uint8), photometric="minisblack")
+    said = json.loads(geoseg("info", scene, "--json").out)["models"]
+    assert {name: said[name].endswith(words) for name, words in advice.items()} == dict.fromkeys(advice, True), said
+
+
 def test_models_are_listed(geoseg: Geoseg) -> None:
     assert "spectral-index" in geoseg("models").out
     assert "spectral-index" in json.loads(geoseg("models", "--json").out)
@@ -185,6 +217,18 @@ def test_an_interrupt_says_how_to_go_on(tmp_path: Path, geoseg: Geoseg, monkeypa
     assert said.code == 130
     assert "Run the same command again to go on" in said.err
     assert "Traceback" not in said.err
+
+
+def test_an_interrupted_training_goes_on_with_resume(
+    tmp_path: Path, geoseg: Geoseg, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("geoseg.training.config.load_config", interrupted)
+    said = geoseg("train", "config.yaml")
+    assert said.code == 130
+    assert "Run the same command with --resume to go on from the last checkpoint" in said.err
 
 
 def test_what_failed_has_exit_code_1(tmp_path: Path, geoseg: Geoseg) -> None:

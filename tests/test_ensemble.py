@@ -131,9 +131,13 @@ def test_one_can_be_given_by_name_or_path(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"legend": Legend(classes=LANDCOVER.classes[:5])}, "differ in their legend"),
-        ({"scales": {"uint16": 1e-4}}, "differ in their scales"),
-        ({"bands": (CardBand(name="nir"),)}, "differ in their bands"),
+        (
+            {"legend": Legend(classes=LANDCOVER.classes[1:])},
+            f"legend: {', '.join(LANDCOVER.names[1:])}; and building, ",
+        ),
+        ({"legend": LANDCOVER.model_copy(update={"nodata": 254})}, "legend: ids, colors, groups or nodata of b"),
+        ({"scales": {"uint16": 1e-4}}, "differ in their scales: uint16 0.0001 and "),
+        ({"bands": (CardBand(name="nir"),)}, "differ in their bands: nir and blue, green, red"),
         ({"gsd_m": 5, "gsd_range_m": (3, 9)}, "No ground sample distance suits all"),
         ({"fixed_chip": True, "chip_px": 512}, "takes chips of 512 px only"),
     ],

@@ -20,8 +20,16 @@ def test_an_optional_band_may_be_missing() -> None:
 
 
 def test_a_missing_band_is_refused_with_what_is_there() -> None:
-    with pytest.raises(InputError, match=r"needs band blue; the scene has red, green\..*--bands red=1,green=2,blue=3"):
+    with pytest.raises(
+        InputError, match=r"needs band blue; the scene has red, green, x\..*--bands red=1,green=2,blue=3"
+    ):
+        used_bands(small_card(), ["red", "green", "x"])
+    with pytest.raises(InputError, match=r"needs band blue; the scene has red, green\. Choose a model"):
         used_bands(small_card(), ["red", "green"])
+    bands = ("coastal", "red", "green")
+    card = small_card(bands=tuple(CardBand(name=name, mean=0.5, std=0.2) for name in bands))
+    with pytest.raises(InputError, match=r"--bands coastal=N,red=N,green=N"):
+        used_bands(card, ["red", "green", "x"])
 
 
 def test_the_scale_is_the_cards_unless_the_scene_says_its_own() -> None:

@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 
 import geoseg
 from geoseg.cli import app
+from geoseg.cli.pseudo_label import parse_thresholds
 from geoseg.errors import BlockError, InputError
 from geoseg.legend import LANDCOVER
 from geoseg.models import Model, save_model
@@ -141,10 +142,32 @@ def test_thresholds_that_make_no_sense_are_refused(
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    ("texts", "said"),
+    [
+        (["0.5", "0.6"], "twice for all classes, 0.5 and 0.6; give one"),
+        (["water=0.5", "water=0.5"], "twice for water"),
+    ],
+)
+def test_two_thresholds_of_the_same_are_refused(texts: list[str], said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        parse_thresholds(texts)
+
+
 def test_nothing_sure_is_told(segmented: Path, model: Model, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     made = geoseg.pseudo_label(segmented / "scene.tif", tmp_path / "labels.tif", model=model, threshold=1.0)
     assert not any(made.kept.kept)
     assert "lower threshold" in caplog.text
+
+
+def test_a_scene_without_a_measured_pixel_is_told(
+    model: Model, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    scene = write_rgb(tmp_path / "scene.tif", values=np.zeros((3, 70, 80), np.uint8), nodata=0)
+    made = geoseg.pseudo_label(scene, tmp_path / "labels.tif", model=model)
+    assert not any(made.kept.predicted)
+    assert "Nothing of the scene is measured" in caplog.text
+    assert "lower threshold" not in caplog.text
 
 
 def test_the_command_line(segmented: Path, model: Model, tmp_path: Path) -> None:

@@ -25,13 +25,16 @@ from typer.testing import CliRunner
 
 import geoseg
 from geoseg.cli import app
+from geoseg.cli.train import _text
 from geoseg.errors import GeosegError, InputError
+from geoseg.legend import Legend, LegendClass
 from geoseg.models import load_model
+from geoseg.raster.label_codes import LabelCodes
 from geoseg.training.config import EXAMPLE, TrainConfig, UnlabelledConfig, load_config
 from geoseg.training.scenes import open_scene_of
 from geoseg.training.semisupervised import open_unlabelled
-from geoseg.training.train import Training
-from geoseg.training.watch import Watch
+from geoseg.training.train import Trained, Training
+from geoseg.training.watch import History, Watch
 
 SIDE = 320
 CLASSES = [{"id": 1, "name": "bright", "color": "#ffffff"}, {"id": 2, "name": "dark", "color": "#202020"}]
@@ -131,8 +134,10 @@ def test_a_resumed_training_is_the_uninterrupted_one(
     with pytest.raises(KeyboardInterrupt):
         geoseg.train(config, tmp_path / "broken")
     monkeypatch.undo()
+    monkeypatch.setattr(Training, "of", None)  # labels are not read before
     with pytest.raises(InputError, match="--resume"):
         geoseg.train(config, tmp_path / "broken")
+    monkeypatch.undo()
     with pytest.raises(InputError, match="another config"):
         geoseg.train(stated(data, run__seed=5), tmp_path / "broken", resume=True)
     again = geoseg.train(config, tmp_path / "broken", resume=True)
@@ -144,7 +149,9 @@ def test_a_resumed_training_is_the_uninterrupted_one(
     assert np.array_equal(done.confusion, whole.confusion)
 
 
-def test_a_folder_in_which_a_training_runs_takes_no_other(data: Path, tmp_path: Path) -> None:
+def test_a_folder_in_which_a_training_runs_takes_no_other(
+    data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     tried = []
 
     def once(*_: object) -> None:
@@ -153,8 +160,9 @@ def test_a_folder_in_which_a_training_runs_takes_no_other(data: Path, tmp_path: 
                 geoseg.train(stated(data), tmp_path / "out", resume=True)
             tried.append(refused)
 
-    trained = geoseg.train(stated(data), tmp_path / "out", progress=once)
+    trained = geoseg.train(stated(data), tmp_path / "out", progress=once, resume=True)
     assert tried
+    assert "out holds no checkpoint to go on from: the training starts from its first step" in caplog.text
     assert trained.folder.is_dir()
     assert [entry.name for entry in tmp_path.iterdir()] == ["out"]
 
@@ -272,7 +280,7 @@ def unknown_class(folder: Path) -> dict[str, Any]:
         (far, "far.gpkg lie outside the scene"),
         (aoi, "aoi.gpkg"),
         (one_class, "No pixel to train on is labelled dark"),
-        (unknown_class, "roof"),
+        (unknown_class, "roof.*for a training, in its YAML: `map:` and `ignore:` of the scene"),
     ],
 )
 def test_labels_that_cannot_be_used_are_refused(
@@ -345,7 +353,14 @@ def test_the_example_has_every_key_and_is_valid(tmp_path: Path) -> None:
     ("text", "said"),
     [
         ("name: a\nscenes: [{scene: a.tif, labels: b.tif}]\nsteps: 5", "steps"),
-        ("name: a\nscenes: []", "scenes"),
+        ("name: a\nscenes: []", "scenes: it needs 1 or more entries, not 0"),
+        ("- a", "the whole file: keys with values are needed .key: value., not a list"),
+        ("name: a\nscenes: [{scene: '', labels: b.tif}]\nbands: ['']", "it is empty"),
+        ("name: a b\nscenes: [{scene: a.tif}]", "name: a name has letters, digits and _ . -, .* 'a b' is none"),
+        (
+            "name: a\nscenes: [{scene: a.tif}]\nclasses: [{id: 1, name: a, color: red}, {id: 2, name: b, color: red}]",
+            "config: classes.0.color: a color is written as in '#1b7837', not 'red'",
+        ),
         ("name: a\nscenes: [{scene: a.tif, labels: b.tif}]\nsplit: {by: scenes}", "role"),
         ("name: a\nscenes: [{scene: a.tif, labels: b.tif}]\nloss: {cross_entropy: 0, dice: 0}", "larger than 0"),
         ("name: [", "not YAML"),
@@ -366,3 +381,21 @@ def test_the_command_line(data: Path, tmp_path: Path) -> None:
     assert done.exit_code == 0, done.output
     assert "mean IoU" in done.output
     assert json.loads((tmp_path / "out" / "halves" / "card.json").read_text())["name"] == "halves"
+
+
+def test_a_class_without_held_out_labels_has_no_score(tmp_path: Path) -> None:
+    """The held-out side has no roof; a group that its classes are labelled of has a score."""
+    codes = LabelCodes.of(
+        Legend(
+            classes=[
+                LegendClass(id=i, name=name, color="#000000", group=group)
+                for i, (name, group) in enumerate((("tree", "green"), ("grass", "green"), ("roof", None)))
+            ]
+        )
+    )
+    row = {"step": 3.0, "mean_iou": 0.5, "overall_accuracy": 0.75}
+    row |= {"iou_tree": 0.5, "iou_grass": 0.5, "iou_roof": 0.0, "iou_green": 0.75}
+    confusion = np.array([[4, 1, 1], [0, 2, 0], [0, 0, 0], [0, 0, 0]])
+    trained = Trained(None, tmp_path, History([row]), codes, confusion)  # type: ignore[arg-type]
+    assert trained.scores == {"tree": 0.5, "grass": 0.5, "green": 0.75}
+    assert "roof" not in _text(trained)

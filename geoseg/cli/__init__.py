@@ -77,6 +77,12 @@ def _main(
     logging.basicConfig(level=logging.DEBUG if debug else logging.WARNING, format="%(levelname)s: %(message)s")
 
 
+def _how_to_go_on(arguments: list[str]) -> str:
+    if arguments[:1] == ["train"]:
+        return "Run the same command with --resume to go on from the last checkpoint, if there is one yet."
+    return "Run the same command again to go on; finished blocks are kept."
+
+
 def main() -> None:
     """Run a command; errors become one or two sentences and an exit code, unless --debug asks for the traceback."""
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]  # it may stand anywhere
@@ -86,7 +92,7 @@ def main() -> None:
         app(["--debug", *arguments] if debug else arguments, prog_name="geoseg")
     except SystemExit as stop:
         if stop.code in STOPPED:
-            typer.echo("Stopped. Run the same command again to go on; finished blocks are kept.", err=True)
+            typer.echo(f"Stopped. {_how_to_go_on(arguments)}", err=True)
         raise
     except GeosegError as error:
         if debug:

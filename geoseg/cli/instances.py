@@ -62,6 +62,6 @@ def _text(summary: InstancesSummary) -> str:
     if summary.up_to_date:
         return f"{names}: up to date"
     told = f"{names}: {', '.join(f'{count} {name}' for name, count in summary.counts.items())}"
-    if not summary.regularized:
+    if not summary.fallbacks:
         return told
     return f"{told}\n{summary.fallbacks} of {summary.regularized} fitted no straight walls and were simplified only"

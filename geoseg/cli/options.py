@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import fields
 from functools import partial
 from inspect import Parameter, Signature, signature
 from pathlib import Path
@@ -92,7 +93,7 @@ def _reading_and_run(
     scale: Scale = None,
     offset: Offset = None,
     gsd: Gsd = None,
-    aoi: Annotated[str | None, typer.Option(help="Polygons; only what lies within is segmented.")] = None,
+    aoi: Annotated[str | None, typer.Option(help="Polygons; only what lies within is segmented and compared.")] = None,
     resample: Annotated[bool, typer.Option("--resample", help="Work at the model's resolution if need be.")] = False,
     pool: Annotated[
         int | None, typer.Option(help="The model sees means of N x N pixels; default: by its card.")
@@ -179,6 +180,20 @@ def _drawing(
     return (drawing,)
 
 
+def check_undrawn(drawing: VectorOptions) -> None:
+    """Refuse options of polygons where none are written.
+
+    Raises:
+        InputError: it names the first.
+    """
+    given = next((f.name for f in fields(drawing) if getattr(drawing, f.name) != f.default), None)
+    if given is not None:
+        option = "--" + re.sub("_m2?$", "", given).replace("_", "-")
+        raise InputError(
+            f"{option} is for polygons, which only --polygons FILE writes; give that too, or leave it out."
+        )
+
+
 def scene_options(
     bands: str | None,
     nodata: float | None,
@@ -211,7 +226,11 @@ def parse_bands(text: str | None) -> dict[str, str] | None:
     wrong = next(("".join(pair) for pair in pairs if not all(pair)), None)
     if wrong is not None:
         raise InputError(f"--bands takes name=number or name=file, separated by commas; {wrong!r} is neither.")
-    return {name.strip(): value.strip() for name, _, value in pairs}
+    names = [name.strip() for name, _, _ in pairs]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise InputError(f"--bands names {twice!r} {names.count(twice)} times; name each band once.")
+    return {name: value.strip() for name, (_, _, value) in zip(names, pairs, strict=True)}
 
 
 def model_of(names: list[str], views: int) -> str | Model:

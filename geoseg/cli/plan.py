@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -12,27 +13,39 @@ if TYPE_CHECKING:
     from geoseg.inference.plan import RunOptions
     from geoseg.pipeline import Forecast
     from geoseg.raster.reader import SceneOptions
+    from geoseg.vector.options import VectorOptions
 
 
 @options.reads_and_runs
+@options.draws
 def plan(
     scenes: options.Scenes,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="As for segment: its folder must have space for the run.")
+    ] = None,
     model: options.ModelNames = ["landcover-rgb"],  # noqa: B006
     views: options.Views = 1,
-    confidence: Annotated[bool, typer.Option("--confidence", help="As if confidence were written too.")] = False,
-    probabilities: Annotated[bool, typer.Option("--probabilities", help="As if they were written too.")] = False,
+    confidence: Annotated[Path | None, typer.Option(help="As for segment; nothing is written there.")] = None,
+    probabilities: Annotated[Path | None, typer.Option(help="As for segment; nothing is written there.")] = None,
+    polygons: Annotated[Path | None, typer.Option(help="As for segment; polygons are not in the forecast.")] = None,
+    staging: Annotated[str | None, typer.Option(help="As for segment; it changes nothing here.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="As for segment; it changes nothing here.")] = False,
     *,
+    drawing: VectorOptions,
     reading: SceneOptions,
     run: RunOptions,
 ) -> None:
     """Say what `geoseg segment` would do with the same options: chips, memory, time, size. Nothing is written."""
     from geoseg.pipeline import plan_file
 
+    if polygons is None:
+        options.check_undrawn(drawing)
     forecast = plan_file(
         options.one_or_many(scenes),
         model=options.model_of(model, views),
-        confidence=confidence,
-        probabilities=probabilities,
+        output=output,
+        confidence=confidence is not None,
+        probabilities=probabilities is not None,
         reading=reading,
         run=run,
     )

@@ -10,6 +10,8 @@ import typer
 from geoseg.cli import options
 from geoseg.errors import InputError
 
+ALL = "all classes"
+
 if TYPE_CHECKING:
     from geoseg.inference.plan import RunOptions
     from geoseg.pipeline import PseudoLabels
@@ -53,20 +55,20 @@ def parse_thresholds(texts: list[str]) -> tuple[float, dict[str, float]]:
     """`0.9` is of all classes, `building=0.8` of one.
 
     Raises:
-        InputError: a text is neither.
+        InputError: a text is neither, or two are of the same.
     """
-    of_all, by_class = 0.9, {}
+    found: dict[str, float] = {}
     for text in texts:
         name, is_named, number = text.rpartition("=")
         try:
             value = float(number)
         except ValueError:
             raise InputError(f"--threshold is a probability such as 0.9 or building=0.8, not {text!r}.") from None
-        if is_named:
-            by_class[name.strip()] = value
-        else:
-            of_all = value
-    return of_all, by_class
+        name = name.strip() if is_named else ALL
+        if name in found:
+            raise InputError(f"--threshold is given twice for {name}, {found[name]:g} and {value:g}; give one.")
+        found[name] = value
+    return found.pop(ALL, 0.9), found
 
 
 def _text(made: PseudoLabels) -> str:

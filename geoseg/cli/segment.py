@@ -41,6 +41,8 @@ def segment(
     """Segment a scene into a land-cover GeoTIFF. An interrupted run goes on where it stopped."""
     from geoseg.pipeline import segment_file
 
+    if polygons is None:
+        options.check_undrawn(drawing)
     with options.progress_bar() as progress:
         summary = segment_file(
             options.one_or_many(scenes),

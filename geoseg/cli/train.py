@@ -39,9 +39,8 @@ def train(
 
 def _text(trained: Trained) -> str:
     best = trained.history.rows[trained.history.best]
-    scores = {name.removeprefix("iou_"): value for name, value in best.items() if name.startswith("iou_")}
-    width = max(len(name) for name in scores)
-    lines = [f"{name:<{width}}  IoU {value:.3f}" for name, value in scores.items() if value == value]
+    width = max(map(len, trained.scores), default=0)
+    lines = [f"{name:<{width}}  IoU {value:.3f}" for name, value in trained.scores.items()]
     means = f"overall accuracy {best['overall_accuracy']:.3f}, mean IoU {best['mean_iou']:.3f}"
     kept = f"on held-out chips at step {int(best['step'])}, which was kept"
     where = f"{trained.folder}: the bundle; config, history and pictures are beside it"

@@ -40,7 +40,7 @@ def _text(summary: VectorSummary) -> str:
         return f"{summary.path}: up to date"
     counted = ", ".join(f"{count} {name}" for name, count in summary.counts.items())
     told = f"{summary.path}: {counted or 'no polygon'}"
-    if not summary.regularized:
+    if not summary.fallbacks:
         return told
     poor = f"{summary.fallbacks} of {summary.regularized}"
     return f"{told}\n{poor} polygons fitted no straight walls and were simplified only"

@@ -11,6 +11,22 @@ from geoseg.raster.normalize import Normalization
 
 log = logging.getLogger(__name__)
 GSD_SLACK = 1.02  # a nominal 0.2 m is rarely exactly 0.2 m
+USUAL_BANDS = ("red", "green", "blue", "nir")  # their order in files of three or four that do not tell
+
+
+def _missing(card: ModelCard, available: Sequence[str]) -> str:
+    """That the model needs other bands, and what to do; empty where it does not."""
+    needed = [band.name for band in card.bands if not band.optional]
+    missing = [name for name in needed if name not in available]
+    if not missing:
+        return ""
+    told = f"Model {card.name} needs band {', '.join(missing)}; the scene has {', '.join(available)}."
+    if len(available) < len(needed):
+        return f"{told} Choose a model that needs fewer, or give the files of the others too."
+    usual = {name: str(number) for number, name in enumerate(USUAL_BANDS[: len(available)], 1)}
+    numbers = usual if set(needed) <= set(usual) else dict.fromkeys(needed, "N")
+    example = ",".join(f"{name}={number}" for name, number in numbers.items())
+    return f"{told} Say which band is which, as in --bands {example}."
 
 
 def used_bands(card: ModelCard, available: Sequence[str]) -> tuple[str, ...]:
@@ -19,13 +35,8 @@ def used_bands(card: ModelCard, available: Sequence[str]) -> tuple[str, ...]:
     Raises:
         InputError: a band is missing that is not optional.
     """
-    missing = [band.name for band in card.bands if band.name not in available and not band.optional]
-    if missing:
-        example = ",".join(f"{band.name}={i}" for i, band in enumerate(card.bands, 1) if not band.optional)
-        raise InputError(
-            f"Model {card.name} needs band {', '.join(missing)}; the scene has {', '.join(available)}. "
-            f"Say which band is which, as in --bands {example}."
-        )
+    if told := _missing(card, available):
+        raise InputError(told)
     return tuple(band.name for band in card.bands if band.name in available)
 
 

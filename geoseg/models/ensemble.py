@@ -6,7 +6,7 @@ Averaging goes on inside the chip, before chips are joined, so that an ensemble 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import lcm
 
 import torch
@@ -145,15 +145,31 @@ def _check_fits(model: Model, first: ModelCard) -> None:
         raise InputError(f"{card.name} sees objects, which cannot be averaged; give it alone, with one view.")
     if card.fixed_chip and card.chip_px != first.chip_px:
         raise InputError(f"{card.name} takes chips of {card.chip_px} px only, {first.name} of {first.chip_px} px.")
+    _check_legends(card, first)
     for what, own, other in (
-        ("legend", card.legend, first.legend),
-        ("scales", card.scales, first.scales),
-        ("offsets", card.offsets, first.offsets),
+        ("scales", _told(card.scales), _told(first.scales)),
+        ("offsets", _told(card.offsets), _told(first.offsets)),
         ("pool_to_m", card.pool_to_m, first.pool_to_m),
-        ("bands", {b.name: b.optional for b in card.bands}, {b.name: b.optional for b in first.bands}),
+        ("bands", _bands(card), _bands(first)),
     ):
         if own != other:
             raise InputError(f"{card.name} and {first.name} differ in their {what}: {own} and {other}.")
+
+
+def _check_legends(card: ModelCard, first: ModelCard) -> None:
+    if card.legend == first.legend:
+        return
+    own, other = (", ".join(legend.names) for legend in (card.legend, first.legend))
+    which = f"{own}; and {other}" if own != other else f"ids, colors, groups or nodata of {own}"
+    raise InputError(f"{card.name} and {first.name} differ in their legend: {which}. Give models of one legend.")
+
+
+def _told(numbers: Mapping[str, float]) -> str:
+    return ", ".join(f"{name} {value:g}" for name, value in sorted(numbers.items())) or "none"
+
+
+def _bands(card: ModelCard) -> str:
+    return ", ".join(sorted(band.name + " (optional)" * band.optional for band in card.bands))
 
 
 def _rounded_up(length: int, stride: int) -> int:

@@ -27,7 +27,7 @@ from geoseg.models.formats import Runner, write_onnx, write_openvino, write_torc
 from geoseg.models.onnx import ONNX, OnnxNetwork
 from geoseg.models.onnx_graph import onnx_digest
 from geoseg.models.stac import ITEM, network_file, stac_item
-from geoseg.raster.disk import sync
+from geoseg.raster.disk import check_writable, disk_errors, sync
 
 BUNDLE = "bundle"
 CLOSE = 1e-3  # of the largest logit: how far numbers may lie apart
@@ -58,8 +58,9 @@ def export_model(
         The file that holds the network.
 
     Raises:
-        InputError: the format is unknown, cannot hold this model, or a file is in the way.
-        GeosegError: what was exported does not give what torch gives; nothing is written then.
+        InputError: the format is unknown, cannot hold this model, a file is in the way, or the folder cannot be
+            written.
+        GeosegError: what was exported does not give what torch gives, or could not be written.
     """
     if to not in FORMATS:
         raise InputError(f"Format {to!r} is unknown; known are {', '.join(FORMATS)}.")
@@ -72,7 +73,13 @@ def export_model(
         raise InputError(f"{model.card.name} sees objects, which {to} has no form for here; use it with geoseg itself.")
     if not folder.parent.is_dir():
         raise InputError(f"The folder {folder.parent} does not exist; create it first (mkdir -p {folder.parent}).")
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".geoseg-export-") as made:
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder} is a file; give the name of a folder.")
+    check_writable(folder.parent, "folder")  # what is not finished is made there
+    with (
+        disk_errors("exporting", folder.parent),
+        tempfile.TemporaryDirectory(dir=folder.parent, prefix=".geoseg-export-") as made,
+    ):
         main = FORMATS[to](model, Path(made), chip)
         return _publish(Path(made), folder, main, overwrite)
 

@@ -37,7 +37,8 @@ class Layer:
     """One output file.
 
     Attributes:
-        name: name of the layer in the staging folder: "landcover", "confidence" or "probabilities".
+        name: of the layer, in the staging folder and in the tag GEOSEG_LAYER: "landcover", "confidence", "labels",
+            "instances", "panoptic" and so on.
         path: where the file goes.
         bands: a description for each band.
         legend: class names and colours of a class map; None for measurements.
@@ -122,8 +123,7 @@ def is_current(path: Path, digest: str) -> bool:
 
 def run_digest(path: Path) -> str | None:
     """Digest of the run that `path` is the finished output of; None where it is not, or was changed since."""
-    sidecar = _sidecar(path)
-    if not (path.is_file() and sidecar.is_file()):
+    if not (path.is_file() and (sidecar := _sidecar(path)).is_file()):
         return None
     try:
         domain = ET.fromstring(sidecar.read_bytes()).find(f"Metadata[@domain='{_RUN_DOMAIN}']")

@@ -108,7 +108,7 @@ def _check_is_file(name: str) -> None:
         return
     path = Path(name)
     if not path.exists():
-        raise InputError(f"{name} does not exist. Check the path of the scene.")
+        raise InputError(f"{name} does not exist. Check the path.")
     if path.is_file() and path.stat().st_size == 0:
         raise InputError(f"{name} is empty (0 bytes). Download or copy it again.")
 

@@ -156,7 +156,7 @@ def unknown_values(path: str, values: list[str], codes: LabelCodes) -> InputErro
     return InputError(
         f"{path} has the label{'s' if len(values) > 1 else ''} {shown}, which the legend does not; it has "
         f"{', '.join(codes.names)}. Say what they mean, as in --map {_quoted(values[0])}={codes.names[0]}, or leave "
-        f"them out with --ignore {_quoted(values[0])}."
+        f"them out with --ignore {_quoted(values[0])}; for a training, in its YAML: `map:` and `ignore:` of the scene."
     )
 
 

@@ -148,8 +148,10 @@ def judge(
             some = rng.choice(known, min(SAMPLED, known.size), replace=False)
             pixels, labels = spread.reshape(len(parts), -1)[:, some].T, reference.ravel()[some]
             drawn.append(Sample(pixels, labels.astype(np.uint8), np.zeros(some.size, np.int64), parts))
-    found = matrix.iou() | {"overall_accuracy": matrix.overall_accuracy()}
-    return {name: round(value, 3) for name, value in found.items() if np.isfinite(value)}, _together(drawn)
+    labelled = matrix.counts.sum(1)  # without a label, a class has no score
+    found = {name: value for (name, value), count in zip(matrix.iou().items(), labelled, strict=True) if count}
+    found["overall_accuracy"] = matrix.overall_accuracy()
+    return {name: round(value, 3) for name, value in found.items()}, _together(drawn)
 
 
 def _together(samples: Sequence[Sample]) -> Sample:

@@ -70,6 +70,16 @@ class Trained:
     codes: LabelCodes
     confusion: Any
 
+    @property
+    def scores(self) -> dict[str, float]:
+        """IoU on the validation chips by the kept weights, of the classes and groups that have labels there."""
+        members = dict(zip(self.codes.names, map(set, self.codes.members), strict=True))
+        labelled = [name for name, pixels in zip(members, self.confusion.sum(1), strict=True) if pixels]
+        best = self.history.rows[self.history.best]
+        return {
+            name: best[f"iou_{name}"] for name in members if any(members[other] <= members[name] for other in labelled)
+        }
+
 
 @dataclass(frozen=True)
 class Training:
@@ -225,6 +235,8 @@ class Training:
             out.parent.mkdir(parents=True, exist_ok=True)
         with locked_folder(partial_folder(out)):
             self._open_folder(out, resume=resume)
+            if resume and not (out / LAST).exists():
+                log.warning("%s holds no checkpoint to go on from: the training starts from its first step.", out)
             if before is not None:
                 before()
             return self._run(out, resume, scores_of, progress)
@@ -333,8 +345,7 @@ class Training:
         with disk_errors("making the folder of the training", out.parent):
             out.mkdir(parents=True, exist_ok=True)
         stated = out / CONFIG
-        if (out / LAST).exists() and not resume:
-            raise InputError(f"{out} holds a training; give another folder, or --resume to go on with it.")
+        check_folder(out, resume=resume)
         if stated.exists() and _bound(load_config(stated)) != _bound(self.config):
             raise InputError(
                 f"{out} holds a training of another config ({stated}); go on with that one, or give another folder."
@@ -384,6 +395,16 @@ class Training:
                 f"There is too little memory for {run.batch} chips of {run.chip} px in a step; lower run.batch or "
                 f"run.chip, or take a smaller network.{more}"
             ) from error
+
+
+def check_folder(out: Path, *, resume: bool) -> None:
+    """Refuse a folder that holds a training which is not to go on.
+
+    Raises:
+        InputError: with the remedy.
+    """
+    if (out / LAST).exists() and not resume:
+        raise InputError(f"{out} holds a training; give another folder, or --resume to go on with it.")
 
 
 def _places(scenes: Sequence[ReaderScene]) -> dict[str, list[ReaderScene]]:

@@ -16,6 +16,7 @@ from geoseg.vector.export import Content, check_layer_names, published, write_ge
 from geoseg.vector.origin import COLUMNS, Origin
 
 _TYPES = {"int32": "integer", "int64": "integer", "float64": "real", "object": "text"}
+_SQL = {"date": "DATE", "text": "TEXT"}
 
 
 def check_append(content: Content, path: Path, origin: Origin, *, replace: bool) -> None:
@@ -75,6 +76,7 @@ def append_content(content: Content, path: Path, origin: Origin, folder: Path) -
             there = _layers_of(path)
             for name in set(content.layers).intersection(there):
                 _check_columns(path, name, content)  # again: without a legend the layers were not known before
+                _add_columns(temporary, name, content)
                 _delete(temporary, name, origin)
         write_geopackage(content, temporary)
 
@@ -99,17 +101,36 @@ def _layers_of(path: Path) -> list[str]:
 
 
 def _check_columns(path: Path, layer: str, content: Content) -> None:
-    found = pyogrio.read_info(path, layer=layer)
-    theirs = {str(name): _kind(str(dtype)) for name, dtype in zip(found["fields"], found["dtypes"], strict=True)}
-    columns = next(content.pieces(None)).columns
-    ours = {str(name): _kind_of(column) for name, column in columns.items()}
-    different = sorted(name for name in {*theirs, *ours} if theirs.get(name) != ours.get(name))
-    if different or found["geometry_type"] != content.geometry_type:
-        what = ", ".join(different) or f"geometry ({found['geometry_type']})"
+    theirs, ours = _columns(path, layer, content)
+    kind = pyogrio.read_info(path, layer=layer)["geometry_type"]
+    addable = {name for name in COLUMNS if name not in theirs}
+    different = sorted(name for name in {*theirs, *ours} - addable if theirs.get(name) != ours.get(name))
+    if different or kind != content.geometry_type:
+        what = ", ".join(different) or f"geometry ({kind})"
         raise InputError(
             f"Layer {layer!r} of {path} has other columns: {what} differ; vectorize with the options that it was made "
             "with (--confidence, --stats, --date, --connectivity), or write another file."
         )
+
+
+def _add_columns(path: Path, layer: str, content: Content) -> None:
+    """Columns of the origin that the layer lacks, as that of a date; of the rows that are there it is not known."""
+    theirs, ours = _columns(path, layer, content)
+    try:
+        with closing(sqlite3.connect(path)) as database, database:
+            for name in COLUMNS:
+                if name in ours and name not in theirs:
+                    database.execute(f"ALTER TABLE {_quoted(layer)} ADD COLUMN {_quoted(name)} {_SQL[ours[name]]}")
+    except sqlite3.Error as error:
+        raise GeosegError(f"Adding columns to {path} failed, nothing was changed: {error}") from error
+
+
+def _columns(path: Path, layer: str, content: Content) -> tuple[dict[str, str], dict[str, str]]:
+    """Kinds of the columns that a layer has, and of those that are to be added to it, by name."""
+    found = pyogrio.read_info(path, layer=layer)
+    theirs = {str(name): _kind(str(dtype)) for name, dtype in zip(found["fields"], found["dtypes"], strict=True)}
+    columns = next(content.pieces(None)).columns
+    return theirs, {str(name): _kind_of(column) for name, column in columns.items()}
 
 
 def _kind(dtype: str) -> str:

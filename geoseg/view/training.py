@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from geoseg.legend import Legend
 from geoseg.raster.disk import disk_errors, publish_bytes
 from geoseg.training.config import TrainConfig, load_config
-from geoseg.training.train import Trained, Training
+from geoseg.training.train import Trained, Training, check_folder
 from geoseg.training.watch import History
 from geoseg.view.evaluation import draw_shares, figure_as_png
 
@@ -52,6 +52,7 @@ def train(
     if steps is not None:
         config = config.with_steps(steps)
     out = Path(out)
+    check_folder(out, resume=resume)  # before labels are read, which can take minutes
     training = Training.of(config)
 
     def before() -> None:
