@@ -169,7 +169,7 @@ def plan_file(
         probabilities: whether they would be written.
         reading: as for `segment_file`.
         run: as for `segment_file`.
-        calibrate: time one chip from the middle of the scene.
+        calibrate: time one chip from the middle of what is written.
 
     Raises:
         InputError: the scene, the model, an option or the output cannot be used.

@@ -5,11 +5,13 @@ import os
 import subprocess
 import sys
 from collections import namedtuple
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from geoseg.errors import GeosegError, InputError
+from geoseg.raster import disk
 from geoseg.raster.disk import (
     cache_folder,
     check_disk_space,
@@ -17,7 +19,9 @@ from geoseg.raster.disk import (
     disk_errors,
     locked_folder,
     partial_folder,
+    parts_folder,
     publish_bytes,
+    work_folder,
 )
 
 Usage = namedtuple("Usage", "total used free")
@@ -87,13 +91,17 @@ def test_too_little_space_names_both_numbers(tmp_path: Path, monkeypatch: pytest
         check_disk_space(tmp_path / "out.tif", raster_bytes=3_000_000_000)
 
 
-def test_blocks_staged_before_count_as_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("beside", [partial_folder, parts_folder])
+def test_blocks_staged_before_count_as_written(
+    beside: Callable[[Path], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     output = tmp_path / "out.tif"
     monkeypatch.setattr("shutil.disk_usage", lambda _: Usage(9e12, 0, 1000))
     with pytest.raises(InputError):
         check_disk_space(output, raster_bytes=900)
-    partial_folder(output).mkdir()
-    (partial_folder(output) / "block").write_bytes(b"x" * 200)
+    staged = beside(output) / "landcover.tif.geoseg-partial"
+    staged.mkdir(parents=True)
+    (staged / "block").write_bytes(b"x" * 200)
     check_disk_space(output, raster_bytes=900)
 
 
@@ -134,6 +142,43 @@ def test_a_folder_is_held_by_one_and_goes_when_empty(tmp_path: Path) -> None:
     with locked_folder(folder):
         (folder / "block").write_bytes(b"")
     assert (folder / "block").exists()
+
+
+def test_a_work_folder_is_held_by_one_and_goes_at_the_end(tmp_path: Path) -> None:
+    output = tmp_path / "out.gpkg"
+    with work_folder(output) as folder:
+        (folder / "cover.tif").write_bytes(b"")
+        with pytest.raises(InputError, match=r"Another run is writing .*/out\.gpkg; wait"), work_folder(output):
+            pass
+        assert (folder / "cover.tif").exists()
+        (folder / "cover.tif.geoseg-partial").mkdir()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_work_folder_stays_after_a_failure(tmp_path: Path) -> None:
+    output = tmp_path / "out.gpkg"
+
+    def fail() -> None:
+        with work_folder(output) as folder:
+            (folder / "cover.tif").write_bytes(b"half")
+            raise OSError("no more")
+
+    with pytest.raises(OSError, match="no more"):
+        fail()
+    with work_folder(output) as folder:
+        assert (folder / "cover.tif").read_bytes() == b"half"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_work_folder_that_does_not_go_is_an_error_that_names_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(disk, "remove", refuse)
+    with pytest.raises(GeosegError, match="deleting what led to the output"), work_folder(tmp_path / "out.tif") as here:
+        (here / "cover.tif").write_bytes(b"")
 
 
 def test_a_dead_process_blocks_nobody(tmp_path: Path) -> None:

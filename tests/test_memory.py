@@ -17,7 +17,8 @@ from geoseg.errors import InputError
 from geoseg.inference import Plan, RunOptions
 from geoseg.inference.memory import network_bytes, weight_bytes
 from geoseg.inference.plan import Load
-from geoseg.models import Model
+from geoseg.models import Model, load_model
+from geoseg.models.pooled import pooled
 from geoseg.pipeline import plan_file
 
 CPU = {"device": "cpu", "precision": "float32", "engine": "torch"}
@@ -50,6 +51,16 @@ def test_alive_are_input_and_two_layers() -> None:
     pixel = 100 * 100 * 4
     weights = 4 * (3 * 8 + 8 + 8 * 32 + 32 + 32 * 6 + 6)
     assert found == 2 * weights + pixel * (2 * 3 + 2 * 6) + int(1.15 * pixel * (3 + 8 + 32))
+
+
+@pytest.mark.parametrize("name", ["buildings-rgb", "panoptic-rgb"])
+def test_detectors_that_ship_fit_in_four_gigabytes(name: str) -> None:
+    """With the chip of their card, on the finest scenes that they are good for."""
+    model = pooled(load_model(name), 2)
+    free = Plan.of((40_000, 50_000), model.card, RunOptions(**CPU))
+    options = RunOptions(**CPU, memory_gb=4, chip=free.grid.chip)
+    assert Plan.of((40_000, 50_000), model.card, options).within(options, model, LOAD).grid.chip >= 2000
+    assert network_bytes(model, free.grid.chip, "torch") > 2 * weight_bytes(model.network) + 400e6
 
 
 def test_memory_does_not_depend_on_the_scene() -> None:

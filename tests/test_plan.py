@@ -1,12 +1,24 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import geopandas as gpd
+import numpy as np
 import pytest
-from builders import small_card
+import torch
+from builders import HALF_METRE, small_card, tiny_model, write_rgb
 from hypothesis import given
 from hypothesis import strategies as st
+from shapely.geometry import box
 
 from geoseg.errors import InputError
-from geoseg.inference import Plan, RunOptions
+from geoseg.grid import Window
+from geoseg.inference import Plan, Predictor, RunOptions, Segmenter
+from geoseg.inference.segment import Cover, Read
+from geoseg.pipeline import plan_file
+from geoseg.raster.reader import Pixels
 
 CPU = {"device": "cpu", "precision": "float32"}
 
@@ -90,3 +102,43 @@ def test_counts_are_one_or_more(name: str, value: int) -> None:
 def test_a_halo_is_a_number_or_exact(halo: object) -> None:
     with pytest.raises(InputError, match="--halo is"):
         RunOptions(halo=halo)
+
+
+@pytest.fixture
+def timed(monkeypatch: pytest.MonkeyPatch) -> list[Window | int]:
+    """What is segmented, and after each window how many of its chips go through the network."""
+    seen: list[Window | int] = []
+    segment, predict = Segmenter.__call__, Predictor.predict
+
+    def segments(self: Segmenter, window: Window, read: Read) -> Cover:
+        seen.append(window)
+        return segment(self, window, read)
+
+    def predicts(self: Predictor, chips: Sequence[Pixels], *given: Any, **named: Any) -> torch.Tensor:
+        seen.append(len(chips))
+        return predict(self, chips, *given, **named)
+
+    monkeypatch.setattr(Segmenter, "__call__", segments)
+    monkeypatch.setattr(Predictor, "predict", predicts)
+    return seen
+
+
+def test_time_is_that_of_a_chip_that_is_computed(tmp_path: Path, timed: list[Window | int]) -> None:
+    """Though nothing is measured where it lies."""
+    scene = write_rgb(tmp_path / "scene.tif", values=np.zeros((3, 131, 149), np.uint8), nodata=0)
+    assert plan_file(scene, model=tiny_model(), run=RunOptions(**CPU, chip=96)).seconds > 0
+    grid = Plan.of((131, 149), tiny_model().card, RunOptions(**CPU, chip=96)).grid
+    middle = grid.core_window((65 // grid.core, 74 // grid.core)).clipped(grid.shape)
+    assert timed == [middle, 1] * 2
+
+
+def test_time_is_that_of_a_chip_within_the_area_of_interest(tmp_path: Path, timed: list[Window | int]) -> None:
+    scene = write_rgb(tmp_path / "scene.tif", crs="EPSG:32631")
+    west, south, east, north = *(HALF_METRE @ (100, 30)), *(HALF_METRE @ (120, 10))
+    gpd.GeoDataFrame(geometry=[box(west, south, east, north)], crs="EPSG:32631").to_file(tmp_path / "aoi.gpkg")
+    plan_file(scene, model=tiny_model(), run=RunOptions(**CPU, chip=96, aoi=tmp_path / "aoi.gpkg"))
+    window, chips, *again = timed
+    assert isinstance(window, Window)
+    assert window.row <= 20 < window.row_stop
+    assert window.col <= 110 < window.col_stop
+    assert [window, 1] == [window, chips] == again

@@ -3,7 +3,10 @@ from __future__ import annotations
 import pickle
 import subprocess
 import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -158,6 +161,48 @@ def test_no_memory_at_all_is_an_error_that_says_what_to_do() -> None:
     predictor = Predictor(Model(Small(tiny_model().network, 10), tiny_model().card), CPU)
     with pytest.raises(GeosegError, match=r"too little memory for one chip .*--device cpu"):
         predictor.predict(chips_of(1, 96), RGB, margin=32)
+
+
+class Interrupted(list[Pixels]):
+    """Chips of which a part is taken just before something else happens."""
+
+    def __init__(self, chips: list[Pixels], meanwhile: Callable[[], object]) -> None:
+        super().__init__(chips)
+        self.meanwhile = meanwhile
+
+    def __getitem__(self, key: Any) -> Any:
+        part = super().__getitem__(key)
+        if isinstance(key, slice) and key.start is None:
+            self.meanwhile()
+        return part
+
+
+def test_two_threads_without_memory_lose_no_chip() -> None:
+    """One comes to another size of batches while the other cuts its own."""
+    model, margin = tiny_model(), tiny_model().card.exact_halo_px
+    whole, short = Predictor(model, CPU), Predictor(Model(Small(model.network, 2 * 96**2), model.card), CPU)
+    many, few = chips_of(6, 96), chips_of(4, 96)
+    others: list[torch.Tensor] = []
+    with ThreadPoolExecutor(1) as thread:
+
+        def meanwhile() -> None:
+            others.append(thread.submit(short.predict, few, RGB, margin=margin).result())
+
+        found = short.predict(Interrupted(many, meanwhile), RGB, margin=margin)
+    assert torch.equal(found, whole.predict(many, RGB, margin=margin))
+    assert torch.equal(others[0], whole.predict(few, RGB, margin=margin))
+
+
+class Blind(nn.Module):
+    """A detector on a device that holds nothing."""
+
+    def see(self, chips: torch.Tensor, least_score: float, with_logits: bool) -> None:
+        raise torch.OutOfMemoryError("too large")
+
+
+def test_a_detector_without_memory_is_an_error_that_says_what_to_do() -> None:
+    with pytest.raises(GeosegError, match=r"too little memory for one chip of 96 .*smaller --chip.*--device cpu"):
+        predictor_of(Blind()).see(chips_of(1, 96)[0], RGB, 0.5, with_logits=False)
 
 
 @pytest.mark.parametrize("present", [(True, True, True), (True, False, True)])

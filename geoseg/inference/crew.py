@@ -132,7 +132,11 @@ class Crew:
         return {worker: answer for worker, answer in answers.items() if not isinstance(answer, OSError)}
 
     def _take(self, reports: Mapping[str, Any], present: Mapping[str, int]) -> None:
-        """Workers that share processors share them evenly; dask alone would have each use one thread of torch."""
+        """Workers that share processors share them evenly; dask alone would have each use one thread of torch.
+
+        A worker that joins later gets its share, and those that are there keep theirs: threads that compute and
+        networks that were compiled hold on to the number that they began with.
+        """
         places = {worker: tuple(told["place"]) for worker, told in reports.items()}
         self._places = {worker: place for worker, place in self._places.items() if worker in present} | places
         crowds = Counter(self._places.values())

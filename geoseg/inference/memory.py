@@ -74,7 +74,7 @@ def network_bytes(model: Model, side: int, engine: str) -> int:
     card = model.card
     weights = WEIGHT_COPIES * weight_bytes(model.network)
     ends = side**2 * 4 * (2 * len(card.bands) + 2 * len(card.legend.classes))
-    alive = _alive(model.network, (1, len(card.bands), side, side))
+    alive = most_alive(model.network, (1, len(card.bands), side, side))
     return int(weights + ends + (side**2 * UNKNOWN_NETWORK if alive is None else RESERVE.get(engine, 1) * alive))
 
 
@@ -85,18 +85,21 @@ def weight_bytes(network: nn.Module) -> int:
     return sum(tensor.nbytes for tensor in network.state_dict().values())
 
 
-def _alive(network: nn.Module, shape: tuple[int, ...]) -> int | None:
-    """The largest sum of the sizes of tensors alive at once, from a run on the meta device; None if it has none."""
+def most_alive(network: nn.Module, shape: tuple[int, ...]) -> int | None:
+    """The largest sum of the sizes of tensors alive at once, from a run on the meta device; None if it has none.
+
+    What a detector does depends on what it sees, and is rehearsed.
+    """
     try:
-        census, copied = _Census(), copy.deepcopy(network).to("meta")
+        census, copied = Census(), copy.deepcopy(network).to("meta")
         with torch.inference_mode(), census:
-            copied(torch.empty(shape, device="meta"))
+            getattr(copied, "rehearse", copied)(torch.empty(shape, device="meta"))
     except (NotImplementedError, RuntimeError, TypeError):
         return None
     return census.most
 
 
-class _Census(TorchDispatchMode):
+class Census(TorchDispatchMode):
     """Counts the bytes of tensors that are alive. What only views hold is missed."""
 
     def __init__(self) -> None:

@@ -152,6 +152,9 @@ class Predictor:
             chips: pixels as stored and their validity, all of one size.
             normalization: of the scene's bands.
             margin: pixels to cut from each side.
+
+        Raises:
+            GeosegError: the device is out of memory with the smallest part of a chip.
         """
         with self._on_device():
             try:
@@ -159,10 +162,11 @@ class Predictor:
             except torch.OutOfMemoryError:
                 torch.cuda.empty_cache()
             if len(chips) > 1:
-                self._batch = max(1, len(chips) // 2)
+                half = len(chips) // 2
+                self._batch = min(half, self._batch or half)  # another thread may set it meanwhile
                 log.warning("The device is out of memory with %d chips at once; going on with fewer.", len(chips))
-                halves = chips[: self._batch], chips[self._batch :]
-                return torch.cat([self.predict(half, normalization, margin=margin) for half in halves])
+                halves = chips[:half], chips[half:]
+                return torch.cat([self.predict(part, normalization, margin=margin) for part in halves])
             return self._in_quarters(chips[0], normalization, margin)
 
     def see(self, chip: Pixels, normalization: Normalization, least_score: float, *, with_logits: bool) -> Seen:
@@ -173,12 +177,18 @@ class Predictor:
             normalization: of the scene's bands.
             least_score: of objects.
             with_logits: whether they are wanted.
+
+        Raises:
+            GeosegError: the device is out of memory; what a detector sees depends on its chip, which cannot be cut.
         """
         engine = self.engine
         assert isinstance(engine, TorchEngine)
         batch = torch.from_numpy(normalization(*chip)[None])
-        with self._turns:
-            seen = engine.see(batch.to(self.backend.device), least_score, with_logits)
+        try:
+            with self._turns:
+                seen = engine.see(batch.to(self.backend.device), least_score, with_logits)
+        except torch.OutOfMemoryError as error:
+            raise _no_room(chip, "give a smaller --chip, ") from error
         objects = [type(one)(*(part.cpu() for part in one)) for one in seen.objects]
         return type(seen)(objects, None if seen.logits is None else seen.logits.float().cpu())
 
@@ -230,10 +240,7 @@ class Predictor:
         kept = chip.valid.shape[0] - 2 * margin
         half = kept // 2 // stride * stride
         if half < stride or card.fixed_chip:
-            raise GeosegError(
-                f"The device has too little memory for one chip of {chip.valid.shape[0]} pixels; "
-                "use --device cpu, or free memory on the device."
-            )
+            raise _no_room(chip)
         log.warning("The device is out of memory with one chip; going on with quarters of it.")
         spans = [(0, half), (half, kept)]
 
@@ -291,6 +298,13 @@ def _check_request(device: str, precision: str, engine: str, is_onnx: bool) -> N
     if engine == ("torch" if is_onnx else "onnxruntime"):
         others = "onnxruntime or openvino" if is_onnx else "torch or openvino"
         raise InputError(f"Engine {engine!r} cannot run this model; use {others}.")
+
+
+def _no_room(chip: Pixels, remedy: str = "") -> GeosegError:
+    return GeosegError(
+        f"The device has too little memory for one chip of {chip.valid.shape[0]} pixels; "
+        f"{remedy}use --device cpu, or free memory on the device."
+    )
 
 
 def _share_of_top(planes: Sequence[Tensor], top: Tensor, cooled: float) -> Tensor:

@@ -17,7 +17,12 @@ from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHe
 from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
 from torchvision.models.detection.roi_heads import RoIHeads, maskrcnn_inference
-from torchvision.models.detection.rpn import AnchorGenerator, RegionProposalNetwork, RPNHead
+from torchvision.models.detection.rpn import (
+    AnchorGenerator,
+    RegionProposalNetwork,
+    RPNHead,
+    concat_box_prediction_layers,
+)
 from torchvision.ops import FeaturePyramidNetwork, MultiScaleRoIAlign
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
@@ -31,6 +36,7 @@ LEAST_OBJECTNESS = 0.2
 LEAST_SCORE = 0.3  # where none is stated: below a half, an object changes no class
 PRIOR = 0.01  # objectness before training: without counts to end them, few proposals at first (arXiv:1708.02002)
 MANY = 10**9  # in place of a number of proposals or detections that are kept
+BOX_CELLS, MASK_CELLS = 7, 14  # sides of what heads see of a box
 AT_ONCE = 256  # boxes that heads look at, so that memory does not grow with their number
 
 
@@ -187,6 +193,31 @@ class Detector(nn.Module):
         size = chips.shape[-2:]
         return torch.stack([nn.functional.interpolate(level, size=size) for level in levels]).sum(0)
 
+    def rehearse(self, chips: Tensor) -> Tensor:
+        """As `forward`, with all that `see` does of every chip, after AT_ONCE boxes of another; it sees no objects.
+
+        No size depends on a value, so that it runs on the meta device too, where its memory is counted. What the heads
+        held counts to the end: boxes are now many, now few, and the allocator keeps their memory for more of them.
+        """
+        held = self._rehearse_heads(chips)
+        features = self.features(chips)
+        levels = list(features.values())
+        _, shifts = concat_box_prediction_layers(*self.proposals.head(levels))
+        self.proposals.box_coder.decode(shifts, self.proposals.anchor_generator(_images(chips), levels))
+        boxes, scores, masks = (chips.new_empty(0, *shape) for shape in ((4,), (), (1, 1)))
+        nothing = Detections(boxes, self.things[:0], scores, masks)
+        logits = self.logits(features, [nothing] * len(chips), chips.shape[-2:])
+        del held
+        return logits
+
+    def _rehearse_heads(self, chips: Tensor) -> list[Tensor]:
+        """The largest that the heads hold at once."""
+        heads, channels = self.heads, self.heads.mask_predictor.conv5_mask.in_channels
+        heads.box_predictor(heads.box_head(chips.new_empty(AT_ONCE, channels, BOX_CELLS, BOX_CELLS)))
+        coarse = heads.mask_head(chips.new_empty(AT_ONCE, channels, MASK_CELLS, MASK_CELLS))
+        fine = heads.mask_predictor.conv5_mask(coarse)
+        return [coarse, fine, heads.mask_predictor.mask_fcn_logits(fine)]
+
     def losses(self, chips: Tensor, targets: Sequence[Target], features: dict[str, Tensor]) -> dict[str, Tensor]:
         """Of proposals, classes, boxes and masks, in training mode."""
         images = _images(chips)
@@ -321,8 +352,8 @@ def _heads(channels: int, labels: int, box_features: int, *, levels: int) -> RoI
     names = [str(number) for number in range(levels)]
     convolutions: Any = MaskRCNNHeads(channels, (channels,) * 4, 1)
     return RoIHeads(
-        MultiScaleRoIAlign(names, output_size=7, sampling_ratio=2),
-        TwoMLPHead(channels * 7**2, box_features),
+        MultiScaleRoIAlign(names, output_size=BOX_CELLS, sampling_ratio=2),
+        TwoMLPHead(channels * BOX_CELLS**2, box_features),
         FastRCNNPredictor(box_features, labels),
         fg_iou_thresh=0.5,
         bg_iou_thresh=0.5,
@@ -332,7 +363,7 @@ def _heads(channels: int, labels: int, box_features: int, *, levels: int) -> RoI
         score_thresh=LEAST_SCORE,
         nms_thresh=0.5,
         detections_per_img=MANY,
-        mask_roi_pool=MultiScaleRoIAlign(names, output_size=14, sampling_ratio=2),
+        mask_roi_pool=MultiScaleRoIAlign(names, output_size=MASK_CELLS, sampling_ratio=2),
         mask_head=convolutions,
         mask_predictor=MaskRCNNPredictor(channels, channels, labels),
     )

@@ -57,10 +57,10 @@ def paint_logits(
         size: rows and columns.
     """
     likeliest = torch.zeros(classes, *size, device=boxes.device)
-    for box, channel, score, mask in zip(boxes, channels.tolist(), scores, masks, strict=True):
+    for box, channel, score, mask in zip(boxes, channels, scores, masks, strict=True):
         pasted = paste(mask, box, size)
-        part = likeliest[channel, pasted.rows, pasted.cols]
-        likeliest[channel, pasted.rows, pasted.cols] = torch.maximum(part, score * pasted.probabilities)
+        part = likeliest[int(channel), pasted.rows, pasted.cols]
+        part.copy_(torch.maximum(part, score * pasted.probabilities))
     painted = likeliest.clamp(CLOSEST, 1 - CLOSEST).logit()
     painted[-1] = 0
     return painted

@@ -75,6 +75,10 @@ class _Pooled(nn.Module):
         logits = None if seen.logits is None else self._finer(seen.logits)
         return type(seen)([one.scaled(self.factor) for one in seen.objects], logits)
 
+    def rehearse(self, chips: Tensor) -> Tensor:
+        """As `forward`; of a detector, as its own."""
+        return self._finer(getattr(self.network, "rehearse", self.network)(avg_pool2d(chips, self.factor)))
+
     def _finer(self, logits: Tensor) -> Tensor:
         return _spread(_spread(logits, self.factor, 2), self.factor, 3)
 

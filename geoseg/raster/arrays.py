@@ -113,7 +113,7 @@ def normalized(scene: xr.DataArray, options: SceneOptions) -> xr.DataArray:
         name=scene.name or "scene",
         attrs=_attrs(scene, geobox, options),
     )
-    valid = _valid(scene, flat, geobox, options, result.attrs.get("_FillValue"))
+    valid = _valid(scene, flat, options, result.attrs.get("_FillValue"))
     return result if valid is None else result.assign_coords(valid=(("y", "x"), valid))
 
 
@@ -219,7 +219,7 @@ def _unless(neutral: float, number: Any) -> Any:
     return None if number == neutral else number
 
 
-def _valid(scene: xr.DataArray, flat: xr.DataArray, geobox: GeoBox, options: SceneOptions, nodata: Any) -> Any:
+def _valid(scene: xr.DataArray, flat: xr.DataArray, options: SceneOptions, nodata: Any) -> Any:
     """What is measured, (y, x), lazy where the scene is; None = everything."""
     parts: list[Any] = []
     if flat.dtype.kind == "f":

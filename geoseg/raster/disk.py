@@ -17,12 +17,17 @@ from geoseg.errors import GeosegError, InputError
 
 TIFF_SUFFIXES = (".tif", ".tiff")
 PARTIAL_SUFFIX = ".geoseg-partial"
+PARTS_SUFFIX = ".parts"
+LOCK = "lock"
 _DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _FREE_FLOOR = 16 * 2**20  # with less than this left, a write that failed is put down to a full disk
 
 
 def cache_folder() -> Path:
-    """Where made scenes and converted networks are kept: GEOSEG_CACHE, else the platform's cache folder."""
+    """Where made scenes, converted networks, files of a hub and embeddings are kept.
+
+    It is GEOSEG_CACHE, else the platform's cache folder.
+    """
     if stated := os.environ.get("GEOSEG_CACHE"):
         return Path(stated)
     if sys.platform == "win32":
@@ -35,6 +40,11 @@ def cache_folder() -> Path:
 def partial_folder(output: Path) -> Path:
     """The folder beside `output` that holds its unfinished work."""
     return output.with_name(output.name + PARTIAL_SUFFIX)
+
+
+def parts_folder(output: Path) -> Path:
+    """The hidden folder beside `output` that holds what leads to it, see `work_folder`."""
+    return output.with_name(f".{output.name}{PARTS_SUFFIX}")
 
 
 def check_output(
@@ -82,13 +92,13 @@ def check_disk_space(path: Path, *, raster_bytes: int) -> None:
     COG and its overviews (twice a third, once as a temporary file) then take 4/3 of the plain size.
 
     Args:
-        path: the output; blocks that an earlier run staged beside it count as written already.
+        path: the output; what an earlier run left of it, beside it, counts as written already.
         raster_bytes: plain size of all layers written to that disk: rows x columns x bands.
 
     Raises:
         InputError: with what is needed and what is free.
     """
-    needed = raster_bytes * 4 // 3 - _size_of(partial_folder(path))
+    needed = raster_bytes * 4 // 3 - _size_of(partial_folder(path)) - _size_of(parts_folder(path))
     free = shutil.disk_usage(path.parent).free
     if needed > free:
         raise InputError(
@@ -175,12 +185,21 @@ def make_folder(path: Path) -> None:
 
 @contextmanager
 def work_folder(output: Path) -> Iterator[Path]:
-    """A hidden folder beside an output for what leads to it: it stays after a failure, so that a run can go on."""
-    folder = output.with_name(f".{output.name}.parts")
-    with disk_errors("keeping what leads to the output", output.parent):
-        folder.mkdir(parents=True, exist_ok=True)
-    yield folder
-    shutil.rmtree(folder)
+    """A hidden folder beside an output for what leads to it: it stays after a failure, so that a run can go on.
+
+    It is held for this process meanwhile, see `locked_folder`.
+
+    Raises:
+        InputError: another process holds it, or a file has its name.
+        GeosegError: it could not be made, or not be deleted.
+    """
+    folder = parts_folder(output)
+    with locked_folder(folder):
+        yield folder
+        with disk_errors("deleting what led to the output", output.parent):
+            for path in folder.iterdir():
+                if path.name != LOCK:
+                    remove(path)
 
 
 @contextmanager
@@ -200,8 +219,8 @@ def locked_folder(folder: Path) -> Iterator[None]:
         yield
     finally:
         with suppress(OSError):  # another run may be waiting in it; it takes over what is left
-            if {entry.name for entry in folder.iterdir()} == {"lock"}:
-                (folder / "lock").unlink()
+            if {entry.name for entry in folder.iterdir()} == {LOCK}:
+                (folder / LOCK).unlink()
                 folder.rmdir()
         os.close(descriptor)
 
@@ -215,7 +234,7 @@ def remove(path: Path) -> None:
 
 
 def _lock(folder: Path) -> int:
-    lock = folder / "lock"
+    lock = folder / LOCK
     while True:
         folder.mkdir(exist_ok=True)
         try:
@@ -226,13 +245,19 @@ def _lock(folder: Path) -> int:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             os.close(descriptor)
-            output = folder.name.removesuffix(PARTIAL_SUFFIX)
             raise InputError(
-                f"Another run is writing {folder.with_name(output)}; wait for it, or give another output."
+                f"Another run is writing {_output_of(folder)}; wait for it, or give another output."
             ) from None
         if lock.exists() and os.path.samestat(os.fstat(descriptor), lock.stat()):
             return descriptor
         os.close(descriptor)  # it was removed by its last holder after we opened it: take the new one
+
+
+def _output_of(folder: Path) -> Path:
+    """The inverse of `partial_folder` and `parts_folder`."""
+    if folder.name.endswith(PARTS_SUFFIX):
+        return folder.with_name(folder.name.removeprefix(".").removesuffix(PARTS_SUFFIX))
+    return folder.with_name(folder.name.removesuffix(PARTIAL_SUFFIX))
 
 
 def _same_file(path: Path, other: Path) -> bool:

@@ -21,8 +21,7 @@ from rasterio.io import DatasetReader, MemoryFile
 
 from geoseg.errors import InputError
 from geoseg.legend import NODATA, Legend, LegendClass
-from geoseg.raster.cog import Layer, is_current, write_cog
-from geoseg.raster.disk import check_disk_space, check_output
+from geoseg.raster.cog import Layer, write_cog
 from geoseg.raster.georeference import Georef, ignore_not_georeferenced
 from geoseg.raster.handles import limit_gdal_cache
 from geoseg.raster.staging import canonical_json
@@ -31,12 +30,9 @@ __all__ = [
     "CONFIDENCE_ONE",
     "Georef",
     "Layer",
-    "check_disk_space",
-    "check_output",
     "confidence_layer",
     "decode_confidence",
     "encode_confidence",
-    "is_current",
     "landcover_layer",
     "probabilities_layer",
     "read_legend",
