@@ -173,8 +173,14 @@ def test_info_is_readable_and_json(tmp_path: Path, geoseg: Geoseg) -> None:
 @pytest.mark.parametrize(
     ("bands", "advice"),
     [
-        (3, {"landcover-rgb": "--bands red=1,green=2,blue=3.", "spectral-index": "--bands green=N,red=N,nir=N."}),
-        (2, {"landcover-rgb": "or give the files of the others too."}),
+        (
+            3,
+            {
+                "landcover-rgb": "--bands red=1,green=2,blue=3.",
+                "spectral-index": "--bands green=N,red=N,nir=N, N being its number, or its file.",
+            },
+        ),
+        (2, {"landcover-rgb": "--bands red=N,green=N,blue=N, N being its number, or its file."}),
         (4, dict.fromkeys(("landcover-rgb", "spectral-index"), "--bands red=1,green=2,blue=3,nir=4.")),
     ],
 )

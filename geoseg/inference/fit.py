@@ -21,12 +21,11 @@ def _missing(card: ModelCard, available: Sequence[str]) -> str:
     if not missing:
         return ""
     told = f"Model {card.name} needs band {', '.join(missing)}; the scene has {', '.join(available)}."
-    if len(available) < len(needed):
-        return f"{told} Choose a model that needs fewer, or give the files of the others too."
     usual = {name: str(number) for number, name in enumerate(USUAL_BANDS[: len(available)], 1)}
     numbers = usual if set(needed) <= set(usual) else dict.fromkeys(needed, "N")
     example = ",".join(f"{name}={number}" for name, number in numbers.items())
-    return f"{told} Say which band is which, as in --bands {example}."
+    what = "" if numbers is usual else ", N being its number, or its file"
+    return f"{told} Say which band is which, as in --bands {example}{what}."
 
 
 def used_bands(card: ModelCard, available: Sequence[str]) -> tuple[str, ...]:

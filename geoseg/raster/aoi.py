@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import geopandas as gpd
@@ -35,7 +35,7 @@ class AreaOfInterest:
     polygons: tuple[bytes, ...]
     transform: Affine
     window: Window
-    path: Path | None = None
+    path: Path | None = field(default=None, compare=False)
 
     def mask(self, window: Window) -> NDArray[np.bool_]:
         """(height, width) of a window of the scene: True where a pixel's center lies within a polygon."""
