@@ -8,47 +8,40 @@ config ──open──▶ labelled scenes ──split──▶ two sides ──
 from __future__ import annotations
 
 import logging
-import warnings
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import numpy as np
 import torch
-from lightning import Trainer
-from safetensors.torch import load_file, save
+from safetensors.torch import load_file
 from torch import nn
-from torch.utils.data import DataLoader
 
-from geoseg.errors import GeosegError, InputError
-from geoseg.inference.predictor import Backend
-from geoseg.models import CardBand, Model, ModelCard, TrainingData, build_network
+from geoseg.errors import InputError
+from geoseg.models import Model, ModelCard, build_network
 from geoseg.models.architectures import DETECTORS
 from geoseg.raster.disk import disk_errors, locked_folder, partial_folder, publish_bytes
 from geoseg.raster.labels import LabelCodes
 from geoseg.training.augment import Augmentation
 from geoseg.training.config import DEFAULT_NETWORK, TrainConfig, load_config
 from geoseg.training.finetune import Fitted, architecture_of, start_from
+from geoseg.training.first_card import first_card, stride_of
 from geoseg.training.instances import DetectionTask, with_anchors
+from geoseg.training.loop import fit, read_checkpoint
 from geoseg.training.losses import FocalLoss, LovaszSoftmax, PartialCrossEntropy, SoftDice
 from geoseg.training.publish import HALO_CHIPS, publish
 from geoseg.training.samples import Samples, Source
 from geoseg.training.scenes import BandStatistics, ReaderScene, band_statistics, check_same_unit, open_scene_of
 from geoseg.training.semisupervised import ConsistencyTask, Paired, TwoViews, open_unlabelled, places_of
 from geoseg.training.sides import Side, check_classes, codes_of, judged, split_scenes
-from geoseg.training.task import NotFinite, Schedule, SegmentationTask
+from geoseg.training.task import Schedule, SegmentationTask
 from geoseg.training.watch import BEST, LAST, History, Progress, Watch
 
 log = logging.getLogger(__name__)
-CONFIG, GOOD = "config.yaml", "last-good.safetensors"
+CONFIG = "config.yaml"
 MOST_PLACES = 8  # held-out places that have scores of their own
-MOST_POOLED = 8  # pixels along a side of those that are seen as one
-GSD_MARGIN = 1.1  # how far beyond the resolutions of training the card lets scenes be
 FREE = ("steps", "patience", "loaders", "device", "log")  # of `run`: may change when a training goes on
 
 
@@ -133,7 +126,7 @@ class Training:
             InputError: it is unknown, its weights cannot be had, or the chip does not fit it.
         """
         run, network = self.config.run, self.network()
-        stride = _stride(network)
+        stride = stride_of(network)
         if run.chip % stride:
             near = max(stride, run.chip // stride * stride)
             raise InputError(f"run.chip {run.chip} is no multiple of the network's output stride {stride}; use {near}.")
@@ -244,13 +237,13 @@ class Training:
     def _run(self, out: Path, resume: bool, scores_of: ModelCard | None, progress: Progress | None) -> Trained:
         run = self.config.run
         last = out / LAST
-        kept = _read_checkpoint(last) if resume and last.exists() else None
+        kept = read_checkpoint(last) if resume and last.exists() else None
         done = 0 if kept is None else int(kept["global_step"])
         samples = self.samples(done * run.batch)
         watch = Watch(self.validation_samples(), self.codes, run, out, progress or _silent)
         task = self.task(samples.told)
         if done < run.steps:
-            self._fit(task, samples, watch, last if done else None)
+            fit(run, task, self.dataset(samples), watch, last if done else None)
         elif kept is not None:
             watch.load_state_dict(kept["callbacks"][watch.state_key])
         best = load_file(out / BEST)
@@ -268,36 +261,7 @@ class Training:
 
     def card(self, steps: int) -> ModelCard:
         """What is known of the bundle before it is measured."""
-        config, legend = self.config, self.config.legend
-        low, high = (self.gsd_range_m[0] / GSD_MARGIN, self.gsd_range_m[1] * GSD_MARGIN)
-        best = float(f"{(low * high) ** 0.5:.6g}")
-        if config.pool_to_m is not None:
-            low = min(low, config.pool_to_m / MOST_POOLED)
-        bands = zip(config.bands, self.statistics.mean, self.statistics.std, strict=True)
-        network, units = self.network(), _units(self.train.scenes)
-        stride = _stride(network)
-        start = f" from {Path(config.start.weights).name}" if config.start.weights else ""
-        return ModelCard(
-            name=config.name,
-            version=config.version,
-            description=config.description or f"{self.config.architecture.name} trained for {steps:,} steps{start}.",
-            license=config.license,
-            architecture=self.config.architecture,
-            scales={dtype: scale for dtype, (scale, _) in units.items()},
-            offsets={dtype: offset for dtype, (_, offset) in units.items() if offset},
-            bands=tuple(CardBand(name=name, mean=mean, std=std) for name, mean, std in bands),
-            legend=legend,
-            gsd_m=best,
-            gsd_range_m=(low, high),
-            pool_to_m=config.pool_to_m,
-            output_stride=stride,
-            receptive_field_px=0,
-            halo_px=0,
-            chip_px=max(config.run.chip, 2 * stride),
-            position_independent=bool(getattr(network, "position_independent", True)),
-            training_data=_data(config),
-            limitations=config.limitations,
-        )
+        return first_card(self.config, self.network(), self.train.scenes, self.statistics, self.gsd_range_m, steps)
 
     @property
     def _levels(self) -> tuple[tuple[float, float], ...]:
@@ -352,50 +316,6 @@ class Training:
             )
         publish_bytes(stated, self.config.to_yaml().encode())
 
-    def _fit(self, task: SegmentationTask, samples: Samples, watch: Watch, checkpoint: Path | None) -> None:
-        run = self.config.run
-        backend = Backend.resolve(run.device, run.precision, "torch")
-        loader: DataLoader[Any] = DataLoader(
-            self.dataset(samples), run.batch, num_workers=run.loaders, persistent_workers=run.loaders > 0
-        )
-        with _quiet():
-            trainer = Trainer(
-                max_steps=run.steps,
-                max_epochs=1,
-                accelerator="gpu" if backend.device == "cuda" else "cpu",
-                devices=1,
-                precision="bf16-mixed" if backend.precision == "bfloat16" else "32-true",
-                gradient_clip_val=run.clip,
-                logger=_logger(run.log, watch.out),
-                callbacks=[watch],
-                enable_checkpointing=False,
-                enable_progress_bar=False,
-                enable_model_summary=False,
-                log_every_n_steps=10,
-            )
-        try:
-            with _quiet():
-                trainer.fit(task, loader, ckpt_path=checkpoint, weights_only=True)
-        except SystemExit:  # what Lightning makes of Ctrl-C
-            if watch.was_stopped:
-                raise KeyboardInterrupt from None
-            raise
-        except NotFinite as error:
-            state = {name: tensor.contiguous() for name, tensor in task.average.module.cpu().state_dict().items()}
-            publish_bytes(watch.out / GOOD, save(state))
-            raise NotFinite(f"{error} The weights before that are kept in {watch.out / GOOD}.") from error
-        except (MemoryError, RuntimeError) as error:
-            if not _is_out_of_memory(error):
-                raise
-            kept = watch.out / BEST
-            more = (
-                f" With start.weights: {kept} another training goes on from the best so far." if kept.exists() else ""
-            )
-            raise GeosegError(
-                f"There is too little memory for {run.batch} chips of {run.chip} px in a step; lower run.batch or "
-                f"run.chip, or take a smaller network.{more}"
-            ) from error
-
 
 def check_folder(out: Path, *, resume: bool) -> None:
     """Refuse a folder that holds a training which is not to go on.
@@ -415,84 +335,12 @@ def _places(scenes: Sequence[ReaderScene]) -> dict[str, list[ReaderScene]]:
     return {name: [scene for scene in scenes if scene.place == name] for name in names}
 
 
-def _data(config: TrainConfig) -> tuple[TrainingData, ...]:
-    unlabelled = () if config.unlabelled is None else config.unlabelled.scenes
-    return tuple(dict.fromkeys(source.data for source in (*config.scenes, *unlabelled) if source.data is not None))
-
-
 def _bound(config: TrainConfig) -> TrainConfig:
     """What must be the same when a training goes on."""
     default = type(config.run)()
     return config.model_copy(
         update={"run": config.run.model_copy(update={name: getattr(default, name) for name in FREE})}
     )
-
-
-def _is_out_of_memory(error: BaseException) -> bool:
-    """Torch says it on the CPU in words only."""
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "allocate memory" in str(error)
-
-
-def _units(scenes: Sequence[ReaderScene]) -> dict[str, tuple[float, float]]:
-    """Scale and offset by dtype: those of most scenes, for scenes that will not tell their own."""
-    told: dict[str, Counter[tuple[float, float]]] = {}
-    for scene in scenes:
-        told.setdefault(scene.reader.dtype, Counter())[scene.scale, scene.offset] += 1
-    for dtype, counts in told.items():
-        if len(counts) > 1:
-            listed = ", ".join(f"x {scale:g} {offset:+g}" for scale, offset in counts)
-            log.warning(
-                "Scenes of %s have several scales and offsets (%s); the card has those of most of them, so state "
-                "--scale and --offset wherever the model sees a scene that does not tell its own.",
-                dtype,
-                listed,
-            )
-    return {dtype: counts.most_common(1)[0][0] for dtype, counts in told.items()}
-
-
-def _stride(network: nn.Module) -> int:
-    stride = getattr(network, "output_stride", None)
-    if not isinstance(stride, int):
-        raise InputError(f"{type(network).__name__} does not say its output stride, so it cannot be trained here.")
-    return stride
-
-
-def _read_checkpoint(path: Path) -> dict[str, Any]:
-    """A checkpoint of ours; a pickle with code in it is refused.
-
-    Raises:
-        InputError: it cannot be read.
-    """
-    try:
-        found: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu")
-        return {name: found[name] for name in ("global_step", "callbacks")}
-    except (OSError, RuntimeError, KeyError, ValueError, UnpicklingError) as error:
-        raise InputError(f"{path} is no checkpoint to go on from ({error}); start in another folder.") from error
-
-
-def _logger(kind: str, out: Path) -> Any:
-    if kind == "csv":
-        return False  # the history is written as CSV anyway
-    from lightning.pytorch.loggers import TensorBoardLogger
-
-    try:
-        return TensorBoardLogger(out, name="tensorboard")
-    except ModuleNotFoundError as error:
-        raise InputError("run.log: tensorboard needs a package; pip install tensorboard, or log: csv.") from error
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Without what Lightning says about the machine, itself and its makers."""
-    talker = logging.getLogger("lightning.pytorch")
-    level = talker.level
-    talker.setLevel(logging.WARNING)
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", module=r"lightning\.|torch\.")
-            yield
-    finally:
-        talker.setLevel(level)
 
 
 def _silent(step: str, done: int, total: int) -> None:
