@@ -15,19 +15,19 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from math import prod
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from geoseg.errors import InputError
 from geoseg.raster.cog import Layer, is_current, write_cog
-from geoseg.raster.disk import check_disk_space, check_output, check_writable, work_folder
+from geoseg.raster.disk import check_disk_space, check_named, check_output, work_folder
 from geoseg.raster.staging import Staging, canonical_json, digest_of, discard_leftovers
 
 if TYPE_CHECKING:  # torch and numba load where they are needed
     from geoseg.inference.job import BlockSink, Job, Scene
     from geoseg.inference.plan import Plan, RunOptions
     from geoseg.inference.seams import Seams
-    from geoseg.models import Model, ModelCard
-    from geoseg.raster.reader import SceneOptions, SceneReader
+    from geoseg.models import Model
+    from geoseg.raster.reader import SceneOptions
     from geoseg.training.pseudo import Kept
     from geoseg.vector import VectorOptions, VectorRun, VectorSummary
     from geoseg.vector.staged import StagedTraces
@@ -91,7 +91,7 @@ def segment_file(
         InputError: the scene, the model, an option or an output cannot be used; nothing was written.
         GeosegError: reading, computing or writing failed; finished blocks are kept.
     """
-    _check_named(output, confidence, probabilities, polygons)
+    check_named(output, confidence, probabilities, polygons)
     kept = confidence is not None, probabilities is not None
     job, run = _job(scene, model, reading, run, kept)
     layers = job.layers(Path(output), confidence, probabilities)
@@ -216,7 +216,7 @@ def vectorize_file(
     """
     from geoseg.vector import vectorize_raster
 
-    _check_named(output)
+    check_named(output)
     told = partial(progress or _silent, "vectorize")
     return vectorize_raster(os.fspath(landcover), Path(output), options, overwrite=overwrite, progress=told)
 
@@ -271,7 +271,7 @@ def pseudo_label(
     from geoseg.models import load_model
     from geoseg.training.pseudo import least_confidence, read_kept, write_pseudo_labels
 
-    _check_named(output)
+    check_named(output)
     output, loaded, told = Path(output), load_model(model), progress or _silent
     legend = loaded.card.legend
     least = least_confidence(legend, threshold, thresholds or {})
@@ -304,67 +304,6 @@ def pseudo_label(
     return PseudoLabels(output, kept)
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
-    """A step of the demo: its name, what it wrote, and how long it took."""
-
-    name: str
-    output: Path
-    seconds: float
-
-
-def run_demo(folder: str | os.PathLike[str], *, small: bool = False, progress: Progress | None = None) -> list[Step]:
-    """The main job on the catalogue's demo scene: land cover, confidence, polygons and a picture in a folder.
-
-    Outputs of an earlier demo in that folder are replaced.
-
-    Raises:
-        InputError: the folder cannot be made or written.
-    """
-    from geoseg.catalog import default_catalog, open_named_reader
-    from geoseg.vector import VectorOptions
-    from geoseg.view import draw_side_by_side
-
-    folder = Path(folder)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        reason = os.strerror(error.errno or 0).lower()
-        raise InputError(f"The folder {folder} cannot be made ({reason}); choose another.") from None
-    check_writable(folder, "folder")
-    landcover, confidence = folder / "landcover.tif", folder / "confidence.tif"
-    polygons, picture = folder / "polygons.gpkg", folder / "demo.png"
-    steps: list[Step] = []
-
-    def timed(name: str, output: Path, work: Callable[[], Any]) -> Any:
-        started = time.perf_counter()
-        result = work()
-        steps.append(Step(name, output, time.perf_counter() - started))
-        return result
-
-    scene = f"{default_catalog()}#{'demo_small' if small else 'demo'}"
-    reader = timed("scene", folder, lambda: open_named_reader(scene))
-    steps[0] = replace(steps[0], output=Path(reader.files[0].path))
-    timed(
-        "segment",
-        landcover,
-        lambda: segment_file(scene, landcover, confidence=confidence, overwrite=True, progress=progress),
-    )
-    timed(
-        "vectorize",
-        polygons,
-        lambda: vectorize_file(
-            landcover,
-            polygons,
-            VectorOptions(classes=["building", "water", "vegetation"], confidence=confidence),
-            overwrite=True,
-            progress=progress,
-        ),
-    )
-    timed("picture", picture, lambda: draw_side_by_side(reader, landcover, polygons, picture))
-    return steps
-
-
 def check_scene(
     scene: Scene,
     *,
@@ -374,25 +313,6 @@ def check_scene(
 ) -> None:
     """Raise the InputError that segmenting a scene would raise, if any."""
     _job(scene, model, reading, run, (False, False))
-
-
-def fitting_models(reader: SceneReader) -> dict[str, str]:
-    """For each known model an empty text where it fits the scene as it is, else the reason why not."""
-    from geoseg.models import list_models, load_card
-
-    return {name: _reason(load_card(path), reader) for name, path in list_models().items()}
-
-
-def _reason(card: ModelCard, reader: SceneReader) -> str:
-    from geoseg.inference.fit import check_gsd, normalization_for, used_bands
-
-    try:
-        normalization_for(card, used_bands(card, reader.bands), reader.dtype, scale=reader.scale, offset=reader.offset)
-        if reader.gsd_m is not None:
-            check_gsd(card, reader.gsd_m)
-    except InputError as error:
-        return str(error)
-    return ""
 
 
 def _job(
@@ -439,7 +359,7 @@ def _segment(
 ) -> RunSummary:
     from geoseg.inference.job import SegmentBlock
     from geoseg.inference.remaining import compute_remaining
-    from geoseg.inference.seams import Seams
+    from geoseg.inference.seams import Seams, warn_of
 
     started = time.perf_counter()
     summary = RunSummary([layer.path for layer in layers], pixels=job.extent.area)
@@ -458,31 +378,8 @@ def _segment(
                 write_cog(staging, tagged, job.georef, threads=os.cpu_count() or 1)
         staging.discard()
     summary.seconds["write"] = time.perf_counter() - started - summary.seconds["segment"]
-    _warn_of_seams(job, summary.seams)
+    warn_of(summary.seams, job.model.card)
     return summary
-
-
-def _warn_of_seams(job: Job, seams: Seams) -> None:
-    from geoseg.inference.seams import WARNING
-
-    if seams.disagreement <= WARNING:
-        return
-    card = job.model.card
-    remedy = f"--halo {card.exact_halo_px}" if card.position_independent else "a larger --chip and --halo"
-    log.warning(
-        "Beside the seams %.1f %% of pixels would have another class in the neighbouring chip, and probabilities "
-        "differ by up to %.2f; %s would help.",
-        100 * seams.disagreement,
-        seams.largest_difference,
-        remedy,
-    )
-
-
-def _check_named(*outputs: str | os.PathLike[str] | None) -> None:
-    """Refuse an empty name, which is that of the folder one is in."""
-    for output in outputs:
-        if output is not None and not Path(output).name:
-            raise InputError(f"An output needs the name of a file, as in landcover.tif; {os.fspath(output)!r} is none.")
 
 
 def _check_outputs(job: Job, layers: list[Layer], overwrite: bool) -> None:

@@ -31,6 +31,7 @@ ORDER = [
     "prompts",
     "view",
     "pipeline",
+    "demo",
     "over_time",
     "cli",
 ]

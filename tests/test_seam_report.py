@@ -154,7 +154,7 @@ def test_much_disagreement_is_warned_of_with_the_halo_that_helps(
     scene: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     helps = tiny_model().card.exact_halo_px
-    with caplog.at_level(logging.WARNING, logger="geoseg.pipeline"):
+    with caplog.at_level(logging.WARNING, logger="geoseg.inference.seams"):
         segment_file(scene, tmp_path / "exact.tif", model=tiny_model(), run=RunOptions(**CPU, halo="exact", chip=80))
         assert not [record for record in caplog.records if record.name.startswith("geoseg")]
         segment_file(scene, tmp_path / "short.tif", model=tiny_model(), run=RunOptions(**CPU, halo=4, chip=24))

@@ -59,7 +59,7 @@ def test_where_the_whole_chip_counts_that_is_said(name: str, tmp_path: Path, cap
         segment_file(scene, tmp_path / "exact.tif", model=model, run=RunOptions(**CPU, halo="exact"))
     stride = model.card.output_stride
     run = RunOptions(**CPU, chip=4 * stride, halo=stride)
-    with caplog.at_level(logging.WARNING, logger="geoseg.pipeline"):
+    with caplog.at_level(logging.WARNING, logger="geoseg.inference.seams"):
         summary = segment_file(scene, tmp_path / "cover.tif", model=model, run=run)
     assert summary.seams is not None
     assert summary.seams.disagreement > 0

@@ -16,7 +16,7 @@ def demo(
     small: Annotated[bool, typer.Option("--small", help="A scene of 512 x 512 px in place of 4096 x 4096.")] = False,
 ) -> None:
     """Make the demo scene, segment it, trace its polygons and draw a picture; print where they are."""
-    from geoseg.pipeline import run_demo
+    from geoseg.demo import run_demo
 
     started = time.perf_counter()
     with options.progress_bar() as progress:

@@ -20,7 +20,7 @@ def info(
 ) -> None:
     """Print size, georeference, resolution and bands of a scene, and the models that fit it."""
     from geoseg.catalog import open_named_reader
-    from geoseg.pipeline import fitting_models
+    from geoseg.inference.fit import fitting_models
     from geoseg.raster.scene import scene_info
 
     reading = options.scene_options(bands, nodata, valid_mask, None, None, gsd)

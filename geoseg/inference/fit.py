@@ -7,7 +7,9 @@ from collections.abc import Sequence
 
 from geoseg.errors import InputError
 from geoseg.models.card import ModelCard
+from geoseg.models.find import list_models, load_card
 from geoseg.raster.normalize import Normalization
+from geoseg.raster.reader import SceneReader
 
 log = logging.getLogger(__name__)
 GSD_SLACK = 1.02  # a nominal 0.2 m is rarely exactly 0.2 m
@@ -86,3 +88,18 @@ def check_gsd(card: ModelCard, gsd_m: float | None) -> None:
             f"The scene has pixels of {gsd_m:.3g} m; model {card.name} is good for {low:g} to {high:g} m. "
             f"Give --resample to work at {card.gsd_m:g} m, or --gsd M if the scene's georeference is wrong."
         )
+
+
+def fitting_models(reader: SceneReader) -> dict[str, str]:
+    """For each known model an empty text where it fits the scene as it is, else the reason why not."""
+    return {name: _reason(load_card(path), reader) for name, path in list_models().items()}
+
+
+def _reason(card: ModelCard, reader: SceneReader) -> str:
+    try:
+        normalization_for(card, used_bands(card, reader.bands), reader.dtype, scale=reader.scale, offset=reader.offset)
+        if reader.gsd_m is not None:
+            check_gsd(card, reader.gsd_m)
+    except InputError as error:
+        return str(error)
+    return ""

@@ -8,6 +8,7 @@ until the other half turns up.
 from __future__ import annotations
 
 import base64
+import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,7 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geoseg.grid import ChipGrid, Window
+from geoseg.models.card import ModelCard
 
+log = logging.getLogger(__name__)
 SAMPLES = 16  # places along each seam
 ONE = 65535  # probability 1, as stored
 WARNING = 0.05  # share of disagreeing pixels beside seams above which a run warns
@@ -145,3 +148,17 @@ def half_of(probabilities: NDArray[np.float32], measured: NDArray[np.bool_]) -> 
     stored = np.rint(probabilities * ONE).astype(np.uint16)
     stored[~measured] = 0
     return stored
+
+
+def warn_of(seams: Seams, card: ModelCard) -> None:
+    """Say where chips disagree much, and what would help."""
+    if seams.disagreement <= WARNING:
+        return
+    remedy = f"--halo {card.exact_halo_px}" if card.position_independent else "a larger --chip and --halo"
+    log.warning(
+        "Beside the seams %.1f %% of pixels would have another class in the neighbouring chip, and probabilities "
+        "differ by up to %.2f; %s would help.",
+        100 * seams.disagreement,
+        seams.largest_difference,
+        remedy,
+    )

@@ -47,6 +47,17 @@ def parts_folder(output: Path) -> Path:
     return output.with_name(f".{output.name}{PARTS_SUFFIX}")
 
 
+def check_named(*outputs: str | os.PathLike[str] | None) -> None:
+    """Refuse an empty name, which is that of the folder one is in.
+
+    Raises:
+        InputError: with what is expected.
+    """
+    for output in outputs:
+        if output is not None and not Path(output).name:
+            raise InputError(f"An output needs the name of a file, as in landcover.tif; {os.fspath(output)!r} is none.")
+
+
 def check_output(
     path: Path, *, overwrite: bool, inputs: Iterable[str | Path] = (), suffixes: tuple[str, ...] = TIFF_SUFFIXES
 ) -> None:
