@@ -215,14 +215,15 @@ def paint(training: Training, out: Path) -> None:
     samples = Samples(sources, run.chip, run.steps * run.batch, run.seed + 7, Augmentation(), balance=0.0)
     torch.manual_seed(run.seed)
     network = build_network("unet", bands=bands, classes=bands, args=dict(NETWORK)).train()
-    network.to(memory_format=torch.channels_last)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    network.to(device).to(memory_format=torch.channels_last)
     optimizer = torch.optim.AdamW(network.parameters(), run.learning_rate, weight_decay=run.weight_decay)
     rate = torch.optim.lr_scheduler.OneCycleLR(optimizer, run.learning_rate, total_steps=run.steps)
     mean, std = (torch.tensor(part)[:, None, None] for part in (training.statistics.mean, training.statistics.std))
     for pixels, _ in DataLoader(samples, run.batch, num_workers=run.loaders):
-        chips = ((pixels - mean) / std).nan_to_num(0.0)
-        hidden = squares(len(chips), run.chip)
-        with torch.autocast("cpu", torch.bfloat16):
+        chips = ((pixels - mean) / std).nan_to_num(0.0).to(device)
+        hidden = squares(len(chips), run.chip).to(device)
+        with torch.autocast(device.type, torch.bfloat16):
             painted = network(chips * ~hidden)
         loss = ((painted.float() - chips).abs() * hidden).sum() / (hidden.sum() * bands)
         optimizer.zero_grad()
@@ -231,7 +232,7 @@ def paint(training: Training, out: Path) -> None:
         optimizer.step()
         rate.step()
     print(f"hidden squares are painted to within {float(loss.detach()):.3f} standard deviations", flush=True)
-    state = network.state_dict()
+    state = network.cpu().state_dict()
     last = list(state)[-1].rpartition(".")[0]
     save_file({name: part.contiguous() for name, part in state.items() if not name.startswith(last)}, out)
 
@@ -252,7 +253,7 @@ LEVERS: dict[str, Change] = {
     "no shadows": changed("augment", shadow=0.0),
     "colors changed more": changed("augment", brightness=0.2, contrast=0.6, gamma=0.6, band_gain=0.2),
     "one scale": changed("augment", scale=1.0),
-    "scales of 1/2 to 2": changed("augment", scale=2.0),
+    "scales of 0.5 to 2": changed("augment", scale=2.0),
     "Lovasz for Dice": changed("loss", dice=0.0, lovasz=0.5),
     "no class weights": changed("loss", class_weights=None),
     "balanced windows": changed("run", balance=0.7),
